@@ -1,0 +1,1 @@
+//! balena-migrate: moves a running Linux device to balenaOS.
