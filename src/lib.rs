@@ -1,1 +1,27 @@
-//! balena-migrate: moves a running Linux device to balenaOS.
+//! balena-migrate: moves a running Linux device to balenaOS, over the disk it boots from.
+//!
+//! The job in one line: config → host snapshot → checks → plan → confirm → prepare → arm → reboot
+//! ‖ initramfs: restore boot configuration → find disk → secure payload → let go of the disk ‖
+//! point of no return: flash → files into the new system → reboot.
+//!
+//! Directions: [`cli`] → {[`plan`], [`engine`]}; [`plan`] → {[`check`], [`boot`], [`initramfs`],
+//! [`network`]} → {[`handover`], [`step`]} → {[`config`], [`host`], [`device`]};
+//! {[`engine`], [`stage2`], [`host::collect`]} → [`sys`]. [`stage2`] never sees [`config`], [`host`] or
+//! [`plan`]: it knows the [`handover`] and what it measures.
+
+pub mod boot;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod device;
+pub mod engine;
+pub mod handover;
+pub mod host;
+pub mod initramfs;
+pub mod network;
+pub mod payload;
+pub mod plan;
+pub mod report;
+pub mod stage2;
+pub mod step;
+pub mod sys;

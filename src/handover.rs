@@ -1,0 +1,272 @@
+//! The hand-over: everything that stage 2 may know.
+//!
+//! Stage 1 writes it as `/etc/balena-migrate-stage2.conf` (JSON, mode 0600) and seals the same
+//! bytes into the initramfs. Stage 2 reads nothing else of stage 1: neither the configuration nor
+//! the host snapshot. Contents of files (config.json, keyfiles, old boot files) are not in this
+//! document but beside it in the initramfs, so that it can be shown in a bug report.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the hand-over lies, both on the old system and in the initramfs.
+pub const PATH: &str = "/etc/balena-migrate-stage2.conf";
+
+/// The version this program writes, and the only one it reads: the two stages are one executable.
+pub const VERSION: u32 = 1;
+
+/// The hand-over document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handover {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Names this run: the journal and the report of stage 2 carry it too.
+    pub run_id: String,
+    /// The disk to overwrite.
+    pub disk: DiskIdentity,
+    /// Kernel modules to load, in this order: paths in the initramfs.
+    pub modules: Vec<String>,
+    /// Boot configuration to put back before anything else is done.
+    pub restore: Vec<Restore>,
+    /// The OS image.
+    pub payload: Payload,
+    /// `backup.tgz`, if there is one.
+    pub backup: Option<StoredFile>,
+    /// Files for the new system.
+    pub install: Vec<Install>,
+    /// Where to leave the report and the log when the old system comes back.
+    pub report: ReportPlace,
+    /// A partition on another disk that gets the log, if asked for.
+    pub log_drive: Option<LogDrive>,
+    /// Bytes of memory that must stay free once the payload and the backup are in memory.
+    pub memory_reserve: u64,
+    /// Stop just before the first write and go back to the old system.
+    pub pretend: bool,
+}
+
+/// What a disk is known by. Every field that is present must match, on exactly one disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskIdentity {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Logical sector size in bytes.
+    pub sector_bytes: u32,
+    /// What `/sys/block/X/serial` or `/sys/block/X/device/serial` said.
+    pub serial: Option<String>,
+    /// What `/sys/block/X/wwid` or `/sys/block/X/device/wwid` said.
+    pub wwid: Option<String>,
+    /// The partition table in force when stage 1 ran.
+    pub table: TableIdentity,
+    /// The file system that the old system ran from; it must lie on this disk.
+    pub old_root: FsIdentity,
+}
+
+/// A partition table's own name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum TableIdentity {
+    /// MBR: the 32-bit disk signature, 8 lower-case hex digits.
+    Mbr(String),
+    /// GPT: the disk GUID, lower case with hyphens.
+    Gpt(String),
+}
+
+impl fmt::Display for TableIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableIdentity::Mbr(id) => write!(f, "MBR {id}"),
+            TableIdentity::Gpt(id) => write!(f, "GPT {id}"),
+        }
+    }
+}
+
+/// A file system by UUID, and how to mount it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FsIdentity {
+    /// As `/dev/disk/by-uuid` spells it.
+    pub uuid: String,
+    /// The kernel's name for the type, such as `ext4` or `vfat`.
+    pub fs_type: String,
+}
+
+/// A file on a file system of the old machine, proven by size and hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredFile {
+    /// The file system that holds it.
+    pub fs: FsIdentity,
+    /// Path from the root of that file system, with a leading `/`.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+/// The OS image and where it waits while the disk is overwritten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// The image file on the old system.
+    pub file: StoredFile,
+    /// Where stage 2 keeps it during the flash.
+    pub place: Place,
+    /// How it is compressed.
+    pub format: Format,
+    /// The uncompressed image.
+    pub image: Image,
+}
+
+/// Where the payload waits while the disk is overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Place {
+    /// Copied into a tmpfs of its own.
+    Memory,
+}
+
+/// Compression of an image file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// gzip, one or more members.
+    Gzip,
+}
+
+/// The uncompressed image as stage 1 measured it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of all of it, 64 lower-case hex digits.
+    pub sha256: String,
+    /// `resin-boot`.
+    pub boot: ImagePartition,
+    /// `resin-data`.
+    pub data: ImagePartition,
+}
+
+/// A partition of the image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePartition {
+    /// Partition number as the kernel counts, from 1.
+    pub number: u32,
+    /// File-system label, such as `resin-boot`.
+    pub label: String,
+    /// The kernel's name of the file-system type.
+    pub fs_type: String,
+    /// First byte in the image.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A file of the boot configuration, as it was before stage 1 changed it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The file system that holds the file.
+    pub fs: FsIdentity,
+    /// Path from the root of that file system, with a leading `/`.
+    pub path: String,
+    /// The old file, or nothing where there was none.
+    pub old: Option<OldFile>,
+}
+
+/// Content and owner of a file to put back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldFile {
+    /// Path in the initramfs of a file with the old content.
+    pub content: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A file that goes into the new system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Install {
+    /// Path of its content in the initramfs.
+    pub content: String,
+    /// The partition that gets it.
+    pub partition: Target,
+    /// Path from the root of that partition, with a leading `/`. Missing folders are made.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the content, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+/// A partition of the new system that can get files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// `resin-boot`.
+    Boot,
+    /// `resin-data`.
+    Data,
+}
+
+/// Folder on the old system for the report and the log of stage 2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportPlace {
+    /// The file system that holds the folder.
+    pub fs: FsIdentity,
+    /// Path from the root of that file system, with a leading `/`.
+    pub dir: String,
+}
+
+/// A partition on another disk for the log of stage 2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogDrive {
+    /// The file system; its type is LOG_FS_TYPE.
+    pub fs: FsIdentity,
+}
+
+/// Why a hand-over can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// Written by another version of this program.
+    #[error("the hand-over has version {found}, this program reads version {VERSION}")]
+    Version {
+        /// The version it has.
+        found: u64,
+    },
+    /// Not JSON, or not this document.
+    #[error("the hand-over can't be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl Handover {
+    /// Reads a hand-over.
+    ///
+    /// The version is looked at first, so that a document of another version is named as such
+    /// rather than by the first field that differs.
+    pub fn parse(bytes: &[u8]) -> Result<Handover, HandoverError> {
+        let value: serde_json::Value = serde_json::from_slice(bytes)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(found) if found != u64::from(VERSION) => Err(HandoverError::Version { found }),
+            _ => Ok(serde_json::from_value(value)?),
+        }
+    }
+
+    /// The document as it is written: JSON with line breaks, ending in one.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("plain data serialises");
+        bytes.push(b'\n');
+        bytes
+    }
+}

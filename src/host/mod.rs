@@ -1,0 +1,2 @@
+//! The host snapshot.
+pub mod collect;

@@ -1,0 +1,45 @@
+//! What stage 2 tells the old system: written by stage 2 into the folder that the hand-over
+//! names, read by `balena-migrate status`.
+
+use serde::{Deserialize, Serialize};
+
+/// File name of the report in the report folder.
+pub const FILE: &str = "stage2.json";
+
+/// File name of stage 2's log in the report folder.
+pub const LOG_FILE: &str = "stage2.log";
+
+/// The report of stage 2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The run that it belongs to.
+    pub run_id: String,
+    /// How far stage 2 came.
+    pub outcome: Outcome,
+    /// Seconds from the start of stage 2 to this report.
+    pub seconds: f64,
+}
+
+/// How stage 2 left the machine. Only outcomes in which the old system is intact can be read on
+/// it, so there is none for the time after the first write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Outcome {
+    /// Written first: still there in the old system, it means that power was lost or the machine
+    /// stopped before the first write.
+    Running {
+        /// The phase that was entered last.
+        phase: String,
+    },
+    /// `--pretend` or NO_FLASH: everything before the first write succeeded.
+    Pretended,
+    /// Something was wrong before the first write.
+    Stopped {
+        /// The phase that failed.
+        phase: String,
+        /// Stable name of the reason, such as `payload-hash`.
+        code: String,
+        /// What was wrong, and what to do, for a person.
+        reason: String,
+    },
+}

@@ -1,0 +1,8 @@
+//! The only place with effects: files, commands, kernel calls, mounts.
+
+pub mod block;
+pub mod command;
+pub mod files;
+pub mod module;
+pub mod mount;
+pub mod power;
