@@ -1,2 +1,251 @@
-//! The host snapshot.
+//! The host snapshot: all that the checks and the planner know of the device.
+//!
+//! Plain data without methods that look at the machine: [`collect`] is its only maker, captured
+//! snapshots (`balena-migrate facts`) are test fixtures, and from here to the first step the code is
+//! pure. Nothing in it is secret: of the network files it holds where they are, not what they say.
+
 pub mod collect;
+
+use serde::{Deserialize, Serialize};
+
+use crate::handover::TableIdentity;
+
+/// A device as it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Effective user id of this process.
+    pub euid: u32,
+    /// `uname -n`.
+    pub hostname: String,
+    /// `uname -m`: the architecture of the kernel, such as `x86_64`.
+    pub machine: String,
+    /// Architecture that this executable was built for, as Rust names it.
+    pub executable_arch: String,
+    /// The distribution, from /etc/os-release.
+    pub os: Os,
+    /// The running kernel.
+    pub kernel: Kernel,
+    /// What started the kernel.
+    pub firmware: Firmware,
+    /// Memory now.
+    pub memory: Memory,
+    /// Every disk, in the kernel's order.
+    pub disks: Vec<Disk>,
+    /// Every mounted file system that is backed by a block device.
+    pub mounts: Vec<Mount>,
+    /// GRUB, when a configuration of it was found.
+    pub grub: Option<Grub>,
+    /// Network configuration files by their paths.
+    pub network: Vec<NetworkFile>,
+    /// What this device is armed with, or was.
+    pub state: State,
+}
+
+/// /etc/os-release.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Os {
+    /// ID, such as `debian`.
+    pub id: String,
+    /// VERSION_ID, such as `12`; empty on rolling distributions.
+    pub version_id: String,
+    /// ID_LIKE, split at blanks.
+    pub id_like: Vec<String>,
+    /// PRETTY_NAME.
+    pub pretty_name: String,
+}
+
+/// The running kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// `uname -r`.
+    pub release: String,
+    /// /proc/cmdline, without the line break.
+    pub cmdline: String,
+    /// The kernel's file as this system sees it, such as `/boot/vmlinuz-6.1.0-18-amd64`.
+    pub image: Option<String>,
+    /// Compressions of an initramfs that it unpacks, from its build configuration
+    /// (CONFIG_RD_GZIP …); `None` when the configuration can't be read.
+    pub initramfs_formats: Option<Vec<String>>,
+    /// Page size in bytes.
+    pub page_bytes: u64,
+}
+
+/// What started the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// /sys/firmware/efi is there.
+    pub efi: bool,
+    /// Byte 5 of the SecureBoot variable; `None` when there is no such variable.
+    pub secure_boot: Option<bool>,
+    /// /proc/device-tree/model.
+    pub device_tree_model: Option<String>,
+}
+
+/// Memory in bytes, from /proc/meminfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// MemTotal.
+    pub total: u64,
+    /// MemAvailable (MemFree + Buffers + Cached on kernels before 3.14).
+    pub available: u64,
+}
+
+/// A whole disk: one that has a device behind it, so no loop device, no RAM disk, no mapping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Kernel name, such as `sda` or `nvme0n1`. Never used to find the disk again.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Logical sector size in bytes.
+    pub sector_bytes: u32,
+    /// /sys/block/X/removable.
+    pub removable: bool,
+    /// /sys/block/X/ro.
+    pub read_only: bool,
+    /// The maker's name for it.
+    pub model: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its world-wide name.
+    pub wwid: Option<String>,
+    /// Its partition table; `None` when it has none that is known here.
+    pub table: Option<TableIdentity>,
+    /// Its partitions, by number.
+    pub partitions: Vec<Partition>,
+    /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
+    /// own first. Drivers that are built into the kernel have none.
+    pub modules: Vec<String>,
+}
+
+/// A partition of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Kernel name, such as `sda1`.
+    pub name: String,
+    /// Number, from 1.
+    pub number: u32,
+    /// First byte on the disk.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// What is in it, when that is a file system known here.
+    pub fs: Option<FileSystem>,
+}
+
+/// A file system that was recognised by its superblock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystem {
+    /// The kernel's name of the type.
+    pub fs_type: String,
+    /// As `/dev/disk/by-uuid` spells it.
+    pub uuid: String,
+    /// Label, empty when it has none.
+    pub label: String,
+}
+
+/// A mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Mount point.
+    pub point: String,
+    /// The folder of the file system that is mounted there: `/`, or a bind source or a subvolume.
+    pub subtree: String,
+    /// `major:minor` of the block device.
+    pub device: String,
+    /// Kernel name of that block device, such as `sda1` or `dm-0`; empty when it has none.
+    pub device_name: String,
+    /// Names of the disks under that device, found by following partitions and mappings.
+    pub disks: Vec<String>,
+    /// The kernel's name of the type.
+    pub fs_type: String,
+    /// UUID of the file system, when it could be read.
+    pub uuid: Option<String>,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Bytes free for root.
+    pub free: u64,
+    /// Mounted read-only.
+    pub read_only: bool,
+}
+
+/// GRUB as it is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grub {
+    /// Its folder, such as `/boot/grub`.
+    pub dir: String,
+    /// grub.cfg has the block that boots `next_entry` once and clears it.
+    pub honours_next_entry: bool,
+    /// grub.cfg sources `custom.cfg` from the same folder.
+    pub sources_custom_cfg: bool,
+    /// grubenv: its text, or nothing when there is no such file.
+    pub grubenv: Option<String>,
+    /// custom.cfg: its text, or nothing when there is no such file.
+    pub custom_cfg: Option<String>,
+    /// /etc/grub.d is there and `update-grub` or `grub-mkconfig` can be run.
+    pub can_regenerate: bool,
+}
+
+/// A network configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFile {
+    /// Path.
+    pub path: String,
+    /// Who reads it.
+    pub kind: NetworkKind,
+}
+
+/// Who reads a network configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    /// wpa_supplicant.conf.
+    WpaSupplicant,
+    /// A keyfile of NetworkManager.
+    NetworkManager,
+}
+
+/// What earlier runs of this program left.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// /var/lib/balena-migrate has a journal.
+    pub journal: bool,
+}
+
+impl Host {
+    /// The mount that holds `path` (absolute, without `..`), by the longest mount point.
+    pub fn mount_of(&self, path: &str) -> Option<&Mount> {
+        self.mounts
+            .iter()
+            .filter(|mount| is_under(path, &mount.point))
+            .max_by_key(|mount| mount.point.len())
+    }
+
+    /// `path` as the file system that holds it names it: relative to its root, with a leading `/`.
+    pub fn path_in_fs(&self, path: &str) -> Option<String> {
+        let mount = self.mount_of(path)?;
+        let rest = path.strip_prefix(mount.point.trim_end_matches('/'))?;
+        let inside = format!("{}{rest}", mount.subtree.trim_end_matches('/'));
+        Some(if inside.is_empty() { "/".into() } else { inside })
+    }
+
+    /// The disk of that kernel name.
+    pub fn disk(&self, name: &str) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.name == name)
+    }
+
+    /// The one disk under the root file system; `None` when there is none or more than one.
+    pub fn root_disk(&self) -> Option<&Disk> {
+        match self.mount_of("/")?.disks.as_slice() {
+            [name] => self.disk(name),
+            _ => None,
+        }
+    }
+}
+
+/// Whether `path` is `point` or below it.
+fn is_under(path: &str, point: &str) -> bool {
+    let point = point.trim_end_matches('/');
+    path.strip_prefix(point)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
