@@ -226,7 +226,11 @@ impl Host {
         let mount = self.mount_of(path)?;
         let rest = path.strip_prefix(mount.point.trim_end_matches('/'))?;
         let inside = format!("{}{rest}", mount.subtree.trim_end_matches('/'));
-        Some(if inside.is_empty() { "/".into() } else { inside })
+        Some(if inside.is_empty() {
+            "/".into()
+        } else {
+            inside
+        })
     }
 
     /// The disk of that kernel name.

@@ -26,9 +26,10 @@ struct GzipStream<R: Read> {
 impl<R: Read> Read for GzipStream<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buf).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                io::Error::new(error.kind(), "the gzip stream ends too early (truncated file)")
-            }
+            io::ErrorKind::UnexpectedEof => io::Error::new(
+                error.kind(),
+                "the gzip stream ends too early (truncated file)",
+            ),
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("the gzip stream is damaged: {error}"),

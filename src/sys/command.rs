@@ -1,1 +1,76 @@
-//! (to be written)
+//! Programs of the old system: the user's backup script, `update-grub`, the reboot.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use super::Sys;
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit code 0.
+    pub success: bool,
+    /// The end in words, such as `exit status: 1`.
+    pub how: String,
+    /// The last lines that it wrote to standard error.
+    pub complaint: String,
+}
+
+impl Sys {
+    /// Runs a program to its end, with this process's standard output.
+    ///
+    /// `argv` is the program, found on PATH when it has no `/`, and its arguments; `folder` is its
+    /// working directory. It is ended when this process dies, so that nothing goes on writing
+    /// after an undo.
+    pub fn run(&self, argv: &[String], folder: Option<&str>) -> io::Result<Ended> {
+        let (program, arguments) = argv
+            .split_first()
+            .ok_or_else(|| io::Error::other("no program named"))?;
+        self.pass(&format!("running {}", argv.join(" ")))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some(folder) = folder {
+            command.current_dir(self.real(folder));
+        }
+        // SAFETY: prctl(2) is async-signal-safe, and nothing else runs between fork and exec.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
+        let output = command.spawn()?.wait_with_output()?;
+        Ok(Ended {
+            success: output.status.success(),
+            how: output.status.to_string(),
+            complaint: last_lines(&String::from_utf8_lossy(&output.stderr), 10),
+        })
+    }
+
+    /// Asks the running system to reboot, the orderly way first.
+    pub fn ask_for_reboot(&self) -> io::Result<()> {
+        for argv in [
+            &["systemctl", "reboot"][..],
+            &["shutdown", "-r", "now"],
+            &["reboot"],
+        ] {
+            let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
+            if self.run(&argv, None).is_ok_and(|ended| ended.success) {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other(
+            "neither systemctl, shutdown nor reboot could restart this machine",
+        ))
+    }
+}
+
+/// The last `count` lines of `text`.
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}

@@ -1,1 +1,361 @@
-//! (to be written)
+//! Files of the machine, below a root folder: `/` on a device, a folder in tests.
+//!
+//! Every change goes through [`Sys`], names itself to the gate first, and is on the disk when the
+//! call returns: whole files are written beside their place, fsynced, renamed, and the folder is
+//! fsynced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::sys::statvfs::statvfs;
+
+/// Asked before every change, with the change in words; an error keeps it from happening.
+///
+/// On a device it turns a pending SIGINT into an error; in tests it fails, or plays dead, at the
+/// n-th change.
+pub type Gate = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
+
+/// The machine.
+#[derive(Clone)]
+pub struct Sys {
+    root: PathBuf,
+    gate: Option<Gate>,
+}
+
+/// Size and free space of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size.
+    pub bytes: u64,
+    /// Free for root.
+    pub free: u64,
+}
+
+/// What a file is, apart from its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// A folder.
+    pub is_dir: bool,
+    /// A regular file.
+    pub is_file: bool,
+}
+
+impl Sys {
+    /// The machine whose files are below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Sys {
+        Sys {
+            root: root.into(),
+            gate: None,
+        }
+    }
+
+    /// The same machine with a gate before every change.
+    pub fn gated(&self, gate: Gate) -> Sys {
+        Sys {
+            root: self.root.clone(),
+            gate: Some(gate),
+        }
+    }
+
+    /// Asks the gate whether `change` may happen.
+    pub(crate) fn pass(&self, change: &str) -> io::Result<()> {
+        match &self.gate {
+            Some(gate) => gate(change),
+            None => Ok(()),
+        }
+    }
+
+    /// Where a path of the machine lies for this process.
+    pub(crate) fn real(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The whole content of a file.
+    pub fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.real(path))
+    }
+
+    /// The whole content of a text file.
+    pub fn read_text(&self, path: &str) -> io::Result<String> {
+        fs::read_to_string(self.real(path))
+    }
+
+    /// Opens a file or a device for reading.
+    pub fn open(&self, path: &str) -> io::Result<File> {
+        File::open(self.real(path))
+    }
+
+    /// Names in a folder, sorted; those that are not UTF-8 are left out.
+    pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.real(path))? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The target of a symbolic link, as it stands there.
+    pub fn read_link(&self, path: &str) -> io::Result<PathBuf> {
+        fs::read_link(self.real(path))
+    }
+
+    /// `path` without symbolic links, as the machine names it.
+    pub fn canonical(&self, path: &str) -> io::Result<String> {
+        let root = fs::canonicalize(&self.root)?;
+        let real = fs::canonicalize(self.real(path))?;
+        let inside = real
+            .strip_prefix(&root)
+            .map_err(|_| io::Error::other(format!("{path} leads out of the machine's root")))?;
+        Path::new("/")
+            .join(inside)
+            .into_os_string()
+            .into_string()
+            .map_err(|_| io::Error::other(format!("{path} is not UTF-8")))
+    }
+
+    /// Whether something is there, also a dangling link.
+    pub fn exists(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.real(path)).is_ok()
+    }
+
+    /// What the file at `path` is; links are followed.
+    pub fn meta(&self, path: &str) -> io::Result<Meta> {
+        fs::metadata(self.real(path)).map(|meta| Meta {
+            mode: meta.permissions().mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            bytes: meta.len(),
+            is_dir: meta.is_dir(),
+            is_file: meta.is_file(),
+        })
+    }
+
+    /// Space on the file system that holds `path`.
+    pub fn statvfs(&self, path: &str) -> io::Result<Space> {
+        let stat = statvfs(&self.real(path))?;
+        let unit = stat.fragment_size() as u64;
+        Ok(Space {
+            bytes: stat.blocks() as u64 * unit,
+            free: stat.blocks_free() as u64 * unit,
+        })
+    }
+
+    /// Makes or replaces a file with `bytes`: afterwards it is the old one or the new one, whole.
+    ///
+    /// `owner` is user and group; without it a new file gets this process's.
+    pub fn write_whole(
+        &self,
+        path: &str,
+        bytes: &[u8],
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> io::Result<()> {
+        self.write_with(path, mode, owner, |file| file.write_all(bytes))
+    }
+
+    /// As [`Sys::write_whole`], with the content written by `fill`.
+    pub fn write_with(
+        &self,
+        path: &str,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let temporary = temporary_name(path);
+        self.pass(&format!("creating {temporary}"))?;
+        let real = self.real(&temporary);
+        match fs::remove_file(&real) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&real)?;
+        let filled = self.pass(&format!("filling {temporary}")).and_then(|()| {
+            fill(&mut file)?;
+            if let Some((uid, gid)) = owner {
+                std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+            }
+            // The umask has no say here, and secrets were never readable in between.
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            self.pass(&format!("renaming {temporary} to {path}"))?;
+            fs::rename(&real, self.real(path))
+        });
+        if filled.is_err() && self.pass("tidying").is_ok() {
+            let _ = fs::remove_file(&real);
+        }
+        filled?;
+        self.sync_folder_of(path)
+    }
+
+    /// Makes or replaces the file `to` with what is in `from`, without holes.
+    ///
+    /// Holes are filled since GRUB can't read sparse files on some file systems.
+    pub fn copy(&self, from: &str, to: &str, mode: u32) -> io::Result<()> {
+        let mut source = self.open(from)?;
+        self.write_with(to, mode, None, |file| {
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                match source.read(&mut buffer)? {
+                    0 => return Ok(()),
+                    n => file.write_all(&buffer[..n])?,
+                }
+            }
+        })
+    }
+
+    /// Renames a file within its file system.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.pass(&format!("renaming {from} to {to}"))?;
+        fs::rename(self.real(from), self.real(to))?;
+        self.sync_folder_of(to)?;
+        self.sync_folder_of(from)
+    }
+
+    /// Removes a file; it is no error when there is none.
+    pub fn remove_file(&self, path: &str) -> io::Result<()> {
+        self.pass(&format!("removing {path}"))?;
+        match fs::remove_file(self.real(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_folder_of(path),
+        }
+    }
+
+    /// Makes a folder in an existing one.
+    pub fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
+        self.pass(&format!("making {path}"))?;
+        fs::DirBuilder::new().mode(mode).create(self.real(path))?;
+        self.sync_folder_of(path)
+    }
+
+    /// Removes an empty folder; it is no error when there is none.
+    pub fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.pass(&format!("removing {path}"))?;
+        match fs::remove_dir(self.real(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_folder_of(path),
+        }
+    }
+
+    /// Opens a file to append to it, made with `mode` when it is not there.
+    pub fn append(&self, path: &str, mode: u32) -> io::Result<Appender> {
+        self.pass(&format!("opening {path} to append"))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(mode)
+            .open(self.real(path))?;
+        self.sync_folder_of(path)?;
+        Ok(Appender {
+            sys: self.clone(),
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Writes everything that is only in memory to all disks.
+    pub fn sync(&self) {
+        nix::unistd::sync();
+    }
+
+    /// Makes the names in the folder of `path` durable.
+    fn sync_folder_of(&self, path: &str) -> io::Result<()> {
+        let real = self.real(path);
+        let folder = real.parent().unwrap_or(Path::new("/"));
+        File::open(folder)?.sync_all()
+    }
+}
+
+/// An append-only file: each line is on the disk when [`Appender::line`] returns.
+pub struct Appender {
+    sys: Sys,
+    path: String,
+    file: File,
+}
+
+impl Appender {
+    /// Appends `line` and a line break, and waits for the disk.
+    pub fn line(&mut self, line: &str) -> io::Result<()> {
+        self.sys.pass(&format!("appending to {}", self.path))?;
+        self.file.write_all(format!("{line}\n").as_bytes())?;
+        self.file.sync_all()
+    }
+}
+
+/// The name beside `path` under which its new content is written.
+///
+/// It is fixed, so that an undo after a crash knows what to remove.
+pub fn temporary_name(path: &str) -> String {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    format!("{folder}/.{name}.balena-migrate-new")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> (tempfile::TempDir, Sys) {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = Sys::new(dir.path());
+        (dir, sys)
+    }
+
+    #[test]
+    fn a_whole_file_replaces_the_old_one_with_the_mode_asked_for() {
+        let (_dir, sys) = machine();
+        sys.write_whole("/a", b"old", 0o644, None).unwrap();
+        sys.write_whole("/a", b"new", 0o600, None).unwrap();
+        assert_eq!(sys.read("/a").unwrap(), b"new");
+        assert_eq!(sys.meta("/a").unwrap().mode, 0o600);
+        assert_eq!(sys.list("/").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_failing_writer_leaves_the_old_file_and_no_other() {
+        let (_dir, sys) = machine();
+        sys.write_whole("/a", b"old", 0o644, None).unwrap();
+        let failed = sys.write_with("/a", 0o644, None, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("no more"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(sys.read("/a").unwrap(), b"old");
+        assert_eq!(sys.list("/").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn the_gate_is_asked_before_anything_changes() {
+        let (_dir, sys) = machine();
+        let shut = sys.gated(Arc::new(|_| Err(io::Error::other("shut"))));
+        assert!(shut.write_whole("/a", b"x", 0o644, None).is_err());
+        assert!(shut.make_dir("/d", 0o755).is_err());
+        assert_eq!(sys.list("/").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_link_is_followed_inside_the_root() {
+        let (dir, sys) = machine();
+        sys.make_dir("/real", 0o755).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        assert_eq!(sys.canonical("/link").unwrap(), "/real");
+    }
+}

@@ -3,6 +3,9 @@
 pub mod block;
 pub mod command;
 pub mod files;
+pub mod identity;
 pub mod module;
 pub mod mount;
 pub mod power;
+
+pub use files::Sys;

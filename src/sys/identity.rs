@@ -1,0 +1,44 @@
+//! Who and where this process is.
+
+use std::io;
+
+use super::Sys;
+
+/// What uname(2) says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uname {
+    /// Host name.
+    pub nodename: String,
+    /// Kernel release.
+    pub release: String,
+    /// Architecture of the kernel.
+    pub machine: String,
+}
+
+impl Sys {
+    /// The kernel's name for itself and for this machine.
+    ///
+    /// The kernel always answers for the real machine, whatever the root of this [`Sys`] is.
+    pub fn uname(&self) -> io::Result<Uname> {
+        let uname = nix::sys::utsname::uname()?;
+        let text = |value: &std::ffi::OsStr| value.to_string_lossy().into_owned();
+        Ok(Uname {
+            nodename: text(uname.nodename()),
+            release: text(uname.release()),
+            machine: text(uname.machine()),
+        })
+    }
+
+    /// Effective user id of this process.
+    pub fn euid(&self) -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
+
+    /// Bytes of a memory page.
+    pub fn page_bytes(&self) -> io::Result<u64> {
+        let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
+        bytes
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .ok_or_else(|| io::Error::other("the kernel names no page size"))
+    }
+}
