@@ -24,4 +24,5 @@ pub mod plan;
 pub mod report;
 pub mod stage2;
 pub mod step;
+pub mod superblock;
 pub mod sys;

@@ -1,0 +1,395 @@
+//! What the first bytes of a disk or a partition say: which partition table, which file system.
+//!
+//! Pure on byte slices. The host snapshot and stage 2 both name disks and file systems by what is
+//! read here, so that the two stages can't spell the same thing in two ways.
+
+use crate::handover::TableIdentity;
+
+/// How many bytes from the start of a partition [`identify`] wants to see: the btrfs superblock,
+/// which lies farthest behind, ends here. Fewer bytes only hide what lies beyond them.
+pub const HEAD_BYTES: usize = 0x11000;
+
+/// A file system, or a container such as LVM, that was recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// The kernel's name of the type (`ext4`, `vfat` …); blkid's for what can't be mounted
+    /// (`swap`, `LVM2_member`, `linux_raid_member`, `crypto_LUKS`).
+    pub fs_type: &'static str,
+    /// As `/dev/disk/by-uuid` spells it.
+    pub uuid: String,
+    /// Label, empty when it has none.
+    pub label: String,
+}
+
+/// Recognises what a partition holds by its first [`HEAD_BYTES`].
+///
+/// Containers come first: a member of an array or a mapping must never pass for the file system
+/// that a part of it looks like. RAID superblocks at the end of the device (0.90, 1.0) are not seen.
+pub fn identify(head: &[u8]) -> Option<Superblock> {
+    let parsers = [luks, lvm2, md, swap, btrfs, xfs, ext, fat];
+    parsers.iter().find_map(|parse| parse(Bytes(head)))
+}
+
+/// The identity of the partition table that a disk starts with.
+///
+/// `head` needs the first two sectors of `sector_bytes` each. `None` when there is no table, or one
+/// that is unknown here; a file system that fills the whole disk is not taken for an MBR.
+pub fn table_identity(head: &[u8], sector_bytes: u32) -> Option<TableIdentity> {
+    const PROTECTIVE: u8 = 0xee;
+    let head = Bytes(head);
+    if head.at(510, 2)? != [0x55, 0xaa] {
+        return None;
+    }
+    let entries = head.at(446, 64)?;
+    let mut types = Vec::new();
+    for entry in entries.chunks_exact(16) {
+        if entry[0] & 0x7f != 0 {
+            return None; // not a boot flag: this is the boot code of a file system
+        }
+        types.push(entry[4]);
+    }
+    if types.contains(&PROTECTIVE) {
+        let header = sector_bytes as usize;
+        head.expect(header, b"EFI PART")?;
+        return Some(TableIdentity::Gpt(guid(head.at(header + 56, 16)?)));
+    }
+    types
+        .iter()
+        .any(|kind| *kind != 0)
+        .then(|| head.le32(0x1b8))?
+        .map(|id| TableIdentity::Mbr(format!("{id:08x}")))
+}
+
+/// Offsets into a slice that may be too short for them.
+#[derive(Clone, Copy)]
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn at(self, offset: usize, len: usize) -> Option<&'a [u8]> {
+        self.0.get(offset..offset.checked_add(len)?)
+    }
+
+    fn byte(self, offset: usize) -> Option<u8> {
+        self.0.get(offset).copied()
+    }
+
+    fn le16(self, offset: usize) -> Option<u16> {
+        Some(u16::from_le_bytes(self.at(offset, 2)?.try_into().ok()?))
+    }
+
+    fn le32(self, offset: usize) -> Option<u32> {
+        Some(u32::from_le_bytes(self.at(offset, 4)?.try_into().ok()?))
+    }
+
+    /// `Some` when `magic` is at `offset`.
+    fn expect(self, offset: usize, magic: &[u8]) -> Option<()> {
+        (self.at(offset, magic.len())? == magic).then_some(())
+    }
+
+    /// Text that ends at the first NUL, without blanks at its end.
+    fn text(self, offset: usize, len: usize) -> Option<String> {
+        let field = self.at(offset, len)?;
+        let end = field.iter().position(|b| *b == 0).unwrap_or(len);
+        Some(String::from_utf8_lossy(&field[..end]).trim_end().to_owned())
+    }
+
+    fn uuid(self, offset: usize) -> Option<String> {
+        self.at(offset, 16).map(hyphenated)
+    }
+}
+
+/// 16 bytes in the order in which they are stored, as `8-4-4-4-12` lower-case hex digits.
+fn hyphenated(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// A GUID, whose first three fields are little-endian (UEFI specification, appendix A).
+fn guid(bytes: &[u8]) -> String {
+    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    hyphenated(&ORDER.map(|index| bytes[index]))
+}
+
+fn luks(head: Bytes) -> Option<Superblock> {
+    head.expect(0, b"LUKS\xba\xbe")?;
+    // LUKS1 has a cipher name where LUKS2 has the label.
+    let label = match head.at(6, 2)? {
+        [0, 2] => head.text(24, 48)?,
+        _ => String::new(),
+    };
+    Some(Superblock {
+        fs_type: "crypto_LUKS",
+        uuid: head.text(168, 40)?,
+        label,
+    })
+}
+
+fn lvm2(head: Bytes) -> Option<Superblock> {
+    // The label may be in any of the first four sectors; LVM's sectors have 512 bytes always.
+    let label = (0..4)
+        .map(|sector| sector * 512)
+        .find(|start| head.expect(*start, b"LABELONE").is_some())?;
+    head.expect(label + 24, b"LVM2 001")?;
+    let header = label + head.le32(label + 20)? as usize;
+    let id = head.text(header, 32)?;
+    let mut uuid = String::with_capacity(38);
+    for (index, letter) in id.chars().enumerate() {
+        if matches!(index, 6 | 10 | 14 | 18 | 22 | 26) {
+            uuid.push('-');
+        }
+        uuid.push(letter);
+    }
+    Some(Superblock {
+        fs_type: "LVM2_member",
+        uuid,
+        label: String::new(),
+    })
+}
+
+fn md(head: Bytes) -> Option<Superblock> {
+    // Version 1.1 lies at the start, 1.2 after 4 KiB.
+    let start = [0, 4096]
+        .into_iter()
+        .find(|start| head.le32(*start) == Some(0xa92b_4efc) && head.le32(start + 4) == Some(1))?;
+    Some(Superblock {
+        fs_type: "linux_raid_member",
+        uuid: head.uuid(start + 16)?,
+        label: head.text(start + 32, 32)?,
+    })
+}
+
+fn swap(head: Bytes) -> Option<Superblock> {
+    // The signature ends the first page, of whatever size pages had on the machine that made it.
+    [0x1000, 0x2000, 0x4000, 0x8000, 0x10000]
+        .into_iter()
+        .find_map(|page| head.expect(page - 10, b"SWAPSPACE2"))?;
+    Some(Superblock {
+        fs_type: "swap",
+        uuid: head.uuid(0x40c)?,
+        label: head.text(0x41c, 16)?,
+    })
+}
+
+fn btrfs(head: Bytes) -> Option<Superblock> {
+    head.expect(0x10040, b"_BHRfS_M")?;
+    Some(Superblock {
+        fs_type: "btrfs",
+        uuid: head.uuid(0x10020)?,
+        label: head.text(0x1012b, 256)?,
+    })
+}
+
+fn xfs(head: Bytes) -> Option<Superblock> {
+    head.expect(0, b"XFSB")?;
+    Some(Superblock {
+        fs_type: "xfs",
+        uuid: head.uuid(32)?,
+        label: head.text(108, 12)?,
+    })
+}
+
+fn ext(head: Bytes) -> Option<Superblock> {
+    const START: usize = 1024;
+    const HAS_JOURNAL: u32 = 0x4;
+    const JOURNAL_DEV: u32 = 0x8;
+    // What the drivers of ext2 and ext3 knew: any other feature makes it an ext4.
+    const EXT3_INCOMPAT: u32 = 0x2 | 0x4 | 0x10;
+    const EXT3_RO_COMPAT: u32 = 0x1 | 0x2 | 0x4;
+
+    if head.le16(START + 0x38)? != 0xef53 {
+        return None;
+    }
+    let compat = head.le32(START + 0x5c)?;
+    let incompat = head.le32(START + 0x60)?;
+    let ro_compat = head.le32(START + 0x64)?;
+    if incompat & JOURNAL_DEV != 0 {
+        return None; // the outside journal of another file system
+    }
+    let fs_type = if incompat & !EXT3_INCOMPAT != 0 || ro_compat & !EXT3_RO_COMPAT != 0 {
+        "ext4"
+    } else if compat & HAS_JOURNAL != 0 {
+        "ext3"
+    } else {
+        "ext2"
+    };
+    Some(Superblock {
+        fs_type,
+        uuid: head.uuid(START + 0x68)?,
+        label: head.text(START + 0x78, 16)?,
+    })
+}
+
+fn fat(head: Bytes) -> Option<Superblock> {
+    head.expect(510, &[0x55, 0xaa])?;
+    if !matches!(head.byte(0)?, 0xeb | 0xe9) {
+        return None;
+    }
+    let (sector, cluster, reserved) = (head.le16(11)?, head.byte(13)?, head.le16(14)?);
+    let (fats, media) = (head.byte(16)?, head.byte(21)?);
+    let geometry = matches!(sector, 512 | 1024 | 2048 | 4096)
+        && cluster.is_power_of_two()
+        && reserved != 0
+        && matches!(fats, 1 | 2)
+        && (media == 0xf0 || media >= 0xf8);
+    if !geometry {
+        return None;
+    }
+    // FAT32 has no 16-bit length of a table; its longer parameter block moves the fields below.
+    let id = if head.le16(22)? == 0 { 0x43 } else { 0x27 };
+    let serial = head.le32(id)?;
+    let label = match head.text(id + 4, 11)? {
+        name if name == "NO NAME" => String::new(),
+        name => name,
+    };
+    Some(Superblock {
+        fs_type: "vfat",
+        uuid: format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff),
+        label,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// The head of a fresh image of `mib` MiB that `program` filled.
+    fn made_by(program: &str, options: &[&str], mib: u64) -> Vec<u8> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(mib << 20).unwrap();
+        let output = Command::new(program)
+            .args(options)
+            .arg(file.path())
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{program}: {output:?}");
+        let mut head = std::fs::read(file.path()).unwrap();
+        head.truncate(HEAD_BYTES);
+        head
+    }
+
+    fn found(fs_type: &'static str, uuid: &str, label: &str) -> Option<Superblock> {
+        Some(Superblock {
+            fs_type,
+            uuid: uuid.into(),
+            label: label.into(),
+        })
+    }
+
+    const UUID: &str = "0b5f7f4e-8f1c-4c7a-9d4e-1a2b3c4d5e6f";
+
+    #[test]
+    fn ext_of_each_age() {
+        for (program, label) in [
+            ("mkfs.ext2", "old"),
+            ("mkfs.ext3", ""),
+            ("mkfs.ext4", "resin-data-16byt"),
+        ] {
+            let head = made_by(program, &["-q", "-U", UUID, "-L", label], 16);
+            let fs_type = program.strip_prefix("mkfs.").unwrap();
+            assert_eq!(identify(&head), found(fs_type, UUID, label));
+        }
+    }
+
+    #[test]
+    fn fat_of_each_width() {
+        for (bits, mib) in [("12", 4), ("16", 40), ("32", 64)] {
+            let options = ["-F", bits, "-i", "1a2B3c4D", "-n", "resin-boot"];
+            let head = made_by("mkfs.vfat", &options, mib);
+            assert_eq!(identify(&head), found("vfat", "1A2B-3C4D", "resin-boot"));
+        }
+        let head = made_by("mkfs.vfat", &["-i", "0000000A"], 8);
+        assert_eq!(identify(&head), found("vfat", "0000-000A", ""));
+        assert_eq!(table_identity(&head, 512), None);
+    }
+
+    #[test]
+    fn swap_by_its_page() {
+        let head = made_by("mkswap", &["-q", "-U", UUID, "-L", "spare"], 4);
+        assert_eq!(identify(&head), found("swap", UUID, "spare"));
+    }
+
+    fn planted(pieces: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut head = vec![0; HEAD_BYTES];
+        for (offset, bytes) in pieces {
+            head[*offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+        head
+    }
+
+    #[test]
+    fn others_by_their_documented_offsets() {
+        let id: Vec<u8> = (0..16).collect();
+        let uuid = "00010203-0405-0607-0809-0a0b0c0d0e0f";
+        let xfs = planted(&[(0, b"XFSB"), (32, &id), (108, b"root")]);
+        assert_eq!(identify(&xfs), found("xfs", uuid, "root"));
+        let btrfs = planted(&[(0x10040, b"_BHRfS_M"), (0x10020, &id), (0x1012b, b"fedora")]);
+        assert_eq!(identify(&btrfs), found("btrfs", uuid, "fedora"));
+        let md = planted(&[
+            (4096, &[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]),
+            (4112, &id),
+            (4128, b"box:0"),
+        ]);
+        assert_eq!(identify(&md), found("linux_raid_member", uuid, "box:0"));
+        let luks = planted(&[
+            (0, b"LUKS\xba\xbe\0\x02"),
+            (24, b"safe"),
+            (168, UUID.as_bytes()),
+        ]);
+        assert_eq!(identify(&luks), found("crypto_LUKS", UUID, "safe"));
+        let lvm = planted(&[
+            (512, b"LABELONE"),
+            (532, &32u32.to_le_bytes()),
+            (536, b"LVM2 001"),
+            (544, b"abcdef0123456789ABCDEF0123456789"),
+        ]);
+        let pv = "abcdef-0123-4567-89AB-CDEF-0123-456789";
+        assert_eq!(identify(&lvm), found("LVM2_member", pv, ""));
+    }
+
+    #[test]
+    fn nothing_in_zeros_or_short_heads() {
+        assert_eq!(identify(&[0; HEAD_BYTES]), None);
+        for len in [0, 1, 511, 512, 1024, 1100] {
+            let head = planted(&[(1080, &[0x53, 0xef]), (510, &[0x55, 0xaa]), (0, &[0xeb])]);
+            assert_eq!(identify(&head[..len]), None);
+            assert_eq!(table_identity(&head[..len], 512), None);
+        }
+    }
+
+    #[test]
+    fn mbr_signature() {
+        let head = planted(&[
+            (0x1b8, &[0x78, 0x56, 0x34, 0x02]),
+            (450, &[0x83]),
+            (510, &[0x55, 0xaa]),
+        ]);
+        let id = TableIdentity::Mbr("02345678".into());
+        assert_eq!(table_identity(&head, 512), Some(id));
+    }
+
+    #[test]
+    fn gpt_guid_at_either_sector_size() {
+        let id = [
+            0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9,
+            0x3b,
+        ];
+        for sector in [512usize, 4096] {
+            let head = planted(&[
+                (450, &[0xee]),
+                (510, &[0x55, 0xaa]),
+                (sector, b"EFI PART"),
+                (sector + 56, &id),
+            ]);
+            let name = TableIdentity::Gpt("c12a7328-f81f-11d2-ba4b-00a0c93ec93b".into());
+            assert_eq!(table_identity(&head, sector as u32), Some(name));
+        }
+    }
+}
