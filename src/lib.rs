@@ -22,6 +22,7 @@ pub mod network;
 pub mod payload;
 pub mod plan;
 pub mod report;
+pub mod secret;
 pub mod stage2;
 pub mod step;
 pub mod superblock;

@@ -1,1 +1,81 @@
-//! (to be written)
+//! Applies a plan, step by step, so that it can be taken back at any moment.
+//!
+//! For each step: foresee what takes it back (reads only, besides saving old files) → journal that
+//! → act → journal that it is done. A failure or a signal walks the journal backwards at once;
+//! after a crash `balena-migrate undo` does.
+
+pub mod act;
+pub mod journal;
+pub mod undo;
+
+use anyhow::Result;
+
+use crate::plan::Plan;
+use crate::sys::Sys;
+use journal::{Begin, JournalWriter, Record};
+
+/// Why a plan was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A step failed and everything was taken back.
+    #[error("{0:#}; everything was taken back")]
+    Undone(anyhow::Error),
+    /// A step failed and not everything could be taken back.
+    #[error("{cause:#}; and not everything could be taken back:\n{}", left.join("\n"))]
+    UndoIncomplete {
+        /// What failed first.
+        cause: anyhow::Error,
+        /// What could not be taken back.
+        left: Vec<String>,
+    },
+}
+
+/// Applies `plan`. `changing` is the machine with a gate that fails when the user interrupts;
+/// `sys` is the same machine for the undo. `say` gets each step in words before it is done.
+pub fn apply(
+    sys: &Sys,
+    changing: &Sys,
+    plan: &Plan,
+    begin: Begin,
+    say: &mut dyn FnMut(usize, &str),
+) -> Result<(), ApplyError> {
+    let Err(cause) = apply_steps(changing, plan, begin, say) else {
+        return Ok(());
+    };
+    match undo::undo(sys) {
+        Ok(done) if done.left.is_empty() => Err(ApplyError::Undone(cause)),
+        Ok(done) => Err(ApplyError::UndoIncomplete {
+            cause,
+            left: done.left,
+        }),
+        Err(error) => Err(ApplyError::UndoIncomplete {
+            cause,
+            left: vec![format!("{error:#}")],
+        }),
+    }
+}
+
+/// The road forward; stops at the first error and leaves the rest to the journal.
+fn apply_steps(
+    sys: &Sys,
+    plan: &Plan,
+    begin: Begin,
+    say: &mut dyn FnMut(usize, &str),
+) -> Result<()> {
+    let mut journal = JournalWriter::start(sys, begin)?;
+    for (number, step) in plan.steps.iter().enumerate() {
+        let what = step.describe();
+        say(number, &what);
+        let undo = act::foresee(sys, number, step)?;
+        journal.append(&Record::Foreseen {
+            step: number,
+            what,
+            undo,
+        })?;
+        act::act(sys, step)?;
+        journal.append(&Record::Done { step: number })?;
+    }
+    // What was renamed into place is durable by itself; tools of the distribution promise nothing.
+    sys.sync();
+    journal.append(&Record::Complete { armed: plan.armed })
+}

@@ -2,6 +2,10 @@
 //!
 //! Stage 1 scans the whole image once; stage 2 reads it twice, to verify and to flash.
 
+pub mod digest;
+pub mod scan;
+pub mod table;
+
 use std::io::{self, Read};
 
 use crate::handover::Format;

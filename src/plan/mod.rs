@@ -1,1 +1,7 @@
-//! (to be written)
+//! tmp
+/// .
+pub struct Plan {
+/// .
+pub steps: Vec<crate::step::Step>,
+/// .
+pub armed: bool }

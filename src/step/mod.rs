@@ -1,1 +1,164 @@
-//! (to be written)
+//! The closed set of things that stage 1 can do to a machine, and what takes each of them back.
+//!
+//! The planner makes steps, the engine acts on them. A step says nothing about platforms: that
+//! knowledge is in the texts and paths that the pure code puts into it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::handover::Handover;
+use crate::initramfs::Recipe;
+use crate::secret::Secret;
+
+/// One change to the machine.
+pub enum Step {
+    /// Make or replace a file.
+    WriteFile {
+        /// Its path.
+        path: String,
+        /// Its new content. Boot configuration may hold password hashes.
+        content: Secret,
+        /// Permission bits of a new file; one that is replaced keeps its own, and its owner.
+        mode: u32,
+        /// What the plan was made from; anything else there is an error.
+        expect: Expect,
+        /// Who else writes this file.
+        writers: Writers,
+    },
+    /// Run the user's backup script and measure what it made.
+    Backup {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// Working folder.
+        folder: String,
+        /// The file it makes.
+        creates: String,
+    },
+    /// Complete the hand-over with the backup's size and hash, and write it.
+    SealHandover {
+        /// The document, without the backup.
+        handover: Box<Handover>,
+        /// The backup, if there is to be one.
+        backup: Option<BackupPlace>,
+        /// Bytes that the backup may have at most.
+        backup_limit: u64,
+    },
+    /// Build the initramfs around the sealed hand-over.
+    BuildInitramfs {
+        /// The file to make.
+        path: String,
+        /// What goes into it.
+        recipe: Box<Recipe>,
+    },
+    /// Run a tool of the distribution; a [`Step::RunAtUndo`] before it takes it back.
+    RunTool {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// Do nothing now, but run a tool when everything after this step has been taken back.
+    RunAtUndo {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+}
+
+/// The backup, as the hand-over will name it.
+pub struct BackupPlace {
+    /// Its path on this machine.
+    pub path: String,
+    /// The file system that holds it.
+    pub fs: crate::handover::FsIdentity,
+    /// Its path on that file system.
+    pub path_in_fs: String,
+}
+
+/// What the planner saw at the place of a file.
+pub enum Expect {
+    /// Whatever is there is saved and replaced.
+    Anything,
+    /// Exactly this content; `None` means that there was no file.
+    Seen(Option<Vec<u8>>),
+}
+
+/// Who writes a file besides us, between our change and its undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Only people: a change of theirs is not overwritten by an undo.
+    People,
+    /// The boot loader too, as grubenv: its changes don't matter.
+    BootLoader,
+}
+
+impl Step {
+    /// What the step does, in one line for the plan and the journal.
+    pub fn describe(&self) -> String {
+        match self {
+            Step::WriteFile { path, .. } => format!("write {path}"),
+            Step::Backup { argv, .. } => format!("make the backup: run {}", argv.join(" ")),
+            Step::SealHandover { .. } => format!("write {}", crate::handover::PATH),
+            Step::BuildInitramfs { path, .. } => format!("build the initramfs {path}"),
+            Step::RunTool { argv } => format!("run {}", argv.join(" ")),
+            Step::RunAtUndo { argv } => format!("remember to run {} at an undo", argv.join(" ")),
+        }
+    }
+
+    /// What taking it back means, in words for the plan.
+    pub fn describe_undo(&self) -> String {
+        match self {
+            Step::WriteFile { path, expect, .. } => match expect {
+                Expect::Seen(None) => format!("remove {path}"),
+                Expect::Seen(Some(_)) => format!("put the old {path} back"),
+                Expect::Anything => format!("put the old {path} back, or remove it"),
+            },
+            Step::Backup { creates, .. } => format!("remove {creates}, or put the old one back"),
+            Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
+            Step::BuildInitramfs { path, .. } => format!("remove {path}"),
+            Step::RunTool { .. } => "nothing".into(),
+            Step::RunAtUndo { argv } => format!("run {}", argv.join(" ")),
+        }
+    }
+}
+
+/// Takes a step back. Values are absolute, so that doing it twice is the same as doing it once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "undo")]
+pub enum Undo {
+    /// Put a saved file back.
+    Restore {
+        /// Where it belongs.
+        path: String,
+        /// Where the old content is saved.
+        saved: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// SHA-256 of what the step wrote: a file that is neither that nor the old one was
+        /// changed by somebody and stays. `None` when such changes don't matter.
+        ours: Option<String>,
+    },
+    /// Remove a file that was not there before.
+    Remove {
+        /// The file.
+        path: String,
+        /// As in [`Undo::Restore`].
+        ours: Option<String>,
+    },
+    /// Remove a file that was not there, or move the old one back from where it was put aside.
+    MoveBack {
+        /// Where it belongs.
+        path: String,
+        /// Where it was put aside; nothing there means that it was not moved.
+        aside: String,
+        /// Whether there was one.
+        existed: bool,
+    },
+    /// Nothing to do.
+    Nothing,
+    /// Run a tool again.
+    Run {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+}

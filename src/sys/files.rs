@@ -272,6 +272,11 @@ impl Sys {
         })
     }
 
+    /// A file without a name in the folder for temporary files; it is gone when it is closed.
+    pub fn scratch(&self) -> io::Result<File> {
+        tempfile::tempfile()
+    }
+
     /// Writes everything that is only in memory to all disks.
     pub fn sync(&self) {
         nix::unistd::sync();

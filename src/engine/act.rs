@@ -1,0 +1,198 @@
+//! What each step does, and what takes it back.
+
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
+
+use super::journal::DIR;
+use crate::handover::{self, StoredFile};
+use crate::initramfs;
+use crate::payload::digest::sha256_hex;
+use crate::step::{BackupPlace, Expect, Step, Undo, Writers};
+use crate::sys::Sys;
+
+/// Where a backup from an earlier day waits while a new one is made.
+fn aside(path: &str) -> String {
+    format!("{path}.before-balena-migrate")
+}
+
+/// Reads what will take `step` back, and saves what it will replace.
+pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
+    match step {
+        Step::WriteFile {
+            path,
+            content,
+            expect,
+            writers,
+            ..
+        } => {
+            if let Expect::Seen(seen) = expect {
+                check_unchanged(sys, path, seen.as_deref())?;
+            }
+            let ours = (*writers == Writers::People).then(|| sha256_hex(content.expose()));
+            save(sys, number, path, ours)
+        }
+        Step::SealHandover { .. } => save(sys, number, handover::PATH, None),
+        Step::BuildInitramfs { path, .. } => save(sys, number, path, None),
+        Step::Backup { creates, .. } => {
+            let aside = aside(creates);
+            if sys.exists(&aside) {
+                bail!(
+                    "{aside} is in the way: it was put aside by an earlier run; move it back to \
+                     {creates} or remove it"
+                );
+            }
+            Ok(Undo::MoveBack {
+                path: creates.clone(),
+                aside,
+                existed: sys.exists(creates),
+            })
+        }
+        Step::RunTool { .. } => Ok(Undo::Nothing),
+        Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
+    }
+}
+
+/// The undo of making or replacing the file at `path`; an old one is saved beside the journal.
+fn save(sys: &Sys, number: usize, path: &str, ours: Option<String>) -> Result<Undo> {
+    if !sys.exists(path) {
+        return Ok(Undo::Remove {
+            path: path.to_owned(),
+            ours,
+        });
+    }
+    let meta = sys.meta(path).with_context(|| format!("reading {path}"))?;
+    if !meta.is_file {
+        bail!("{path} is not a regular file; move it away and run again");
+    }
+    let saved = format!("{DIR}/saved-{number}");
+    sys.copy(path, &saved, 0o600)
+        .with_context(|| format!("saving {path} as {saved}"))?;
+    Ok(Undo::Restore {
+        path: path.to_owned(),
+        saved,
+        mode: meta.mode,
+        uid: meta.uid,
+        gid: meta.gid,
+        ours,
+    })
+}
+
+/// The plan was made from what was read earlier: it must still be there.
+fn check_unchanged(sys: &Sys, path: &str, seen: Option<&[u8]>) -> Result<()> {
+    let now = match sys.exists(path) {
+        true => Some(sys.read(path).with_context(|| format!("reading {path}"))?),
+        false => None,
+    };
+    if now.as_deref() != seen {
+        bail!("{path} has changed since the plan was made; run again");
+    }
+    Ok(())
+}
+
+/// Does the step.
+pub fn act(sys: &Sys, step: &Step) -> Result<()> {
+    match step {
+        Step::WriteFile {
+            path,
+            content,
+            mode,
+            ..
+        } => write(sys, path, content.expose(), *mode),
+        Step::Backup {
+            argv,
+            folder,
+            creates,
+        } => back_up(sys, argv, folder, creates),
+        Step::SealHandover {
+            handover,
+            backup,
+            backup_limit,
+        } => {
+            let mut sealed = handover.clone();
+            sealed.backup = backup
+                .as_ref()
+                .map(|backup| measure(sys, backup, *backup_limit))
+                .transpose()?;
+            write(sys, handover::PATH, &sealed.to_bytes(), 0o600)
+        }
+        Step::BuildInitramfs { path, recipe } => {
+            let handover = sys
+                .read(handover::PATH)
+                .with_context(|| format!("reading {}", handover::PATH))?;
+            initramfs::build(sys, recipe, &handover, path)
+                .with_context(|| format!("building {path}"))
+        }
+        Step::RunTool { argv } => run(sys, argv, None),
+        Step::RunAtUndo { .. } => Ok(()),
+    }
+}
+
+/// Writes a file; one that was there keeps its mode and owner.
+fn write(sys: &Sys, path: &str, content: &[u8], mode: u32) -> Result<()> {
+    let old = sys.meta(path).ok();
+    sys.write_whole(
+        path,
+        content,
+        old.map_or(mode, |old| old.mode),
+        old.map(|old| (old.uid, old.gid)),
+    )
+    .with_context(|| format!("writing {path}"))
+}
+
+/// Runs the backup script, with a backup of an earlier day out of its way.
+fn back_up(sys: &Sys, argv: &[String], folder: &str, creates: &str) -> Result<()> {
+    if sys.exists(creates) {
+        let aside = aside(creates);
+        sys.rename(creates, &aside)
+            .with_context(|| format!("moving {creates} to {aside}"))?;
+    }
+    run(sys, argv, Some(folder))?;
+    let meta = sys
+        .meta(creates)
+        .with_context(|| format!("the backup script ended well but made no {creates}"))?;
+    if meta.bytes == 0 {
+        bail!("the backup script ended well but {creates} is empty");
+    }
+    Ok(())
+}
+
+/// Runs a program that must succeed.
+fn run(sys: &Sys, argv: &[String], folder: Option<&str>) -> Result<()> {
+    let ended = sys
+        .run(argv, folder)
+        .with_context(|| format!("running {}", argv.join(" ")))?;
+    if !ended.success {
+        bail!(
+            "{} failed with {}: {}",
+            argv.join(" "),
+            ended.how,
+            ended.complaint
+        );
+    }
+    Ok(())
+}
+
+/// Size and hash of the backup, which must leave room in memory for the rest.
+fn measure(sys: &Sys, backup: &BackupPlace, limit: u64) -> Result<StoredFile> {
+    let mut file = sys
+        .open(&backup.path)
+        .with_context(|| format!("opening {}", backup.path))?;
+    let bytes = file.metadata().context("measuring the backup")?.len();
+    if bytes > limit {
+        bail!(
+            "the backup {} has {bytes} bytes, and stage 2 has room in memory for {limit}; make the \
+             backup smaller",
+            backup.path
+        );
+    }
+    let mut hash = crate::payload::digest::Sha256Writer::default();
+    std::io::copy(&mut Read::by_ref(&mut file), &mut hash)
+        .with_context(|| format!("reading {}", backup.path))?;
+    Ok(StoredFile {
+        fs: backup.fs.clone(),
+        path: backup.path_in_fs.clone(),
+        bytes,
+        sha256: hash.hex(),
+    })
+}

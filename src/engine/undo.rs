@@ -1,0 +1,170 @@
+//! Takes a run back, also after a crash in the middle of it, also twice.
+
+use anyhow::{Context, Result, bail};
+
+use super::journal::{DIR, Journal, JournalWriter, PATH, Record};
+use crate::payload::digest::sha256_hex;
+use crate::report;
+use crate::step::Undo;
+use crate::sys::Sys;
+use crate::sys::files::temporary_name;
+
+/// What an undo did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// There was something to take back.
+    pub anything: bool,
+    /// What could not be taken back, in words; the journal stays then.
+    pub left: Vec<String>,
+    /// Where the log of stage 2 was moved, if there was one.
+    pub log: Option<String>,
+}
+
+/// Takes back everything that the journal foresees, last step first, and then removes the
+/// journal. A failure is noted and the rest goes on.
+pub fn undo(sys: &Sys) -> Result<Undone> {
+    let Some(journal) = Journal::read(sys)? else {
+        return clear_unbegun(sys);
+    };
+    let mut undone = Undone {
+        anything: true,
+        ..Undone::default()
+    };
+    if !journal.is_undone() {
+        for step in journal.undos() {
+            if let Err(error) = take_back(sys, step) {
+                undone.left.push(format!("{error:#}"));
+            }
+        }
+        if !undone.left.is_empty() {
+            return Ok(undone);
+        }
+        // From here on the saved files may go, and another undo must not look for them.
+        JournalWriter::resume(sys)?.append(&Record::Undone)?;
+    }
+    undone.log = keep_log(sys, &journal)?;
+    clear(sys)?;
+    Ok(undone)
+}
+
+/// A run that was cut off before its journal began left at most an empty folder.
+fn clear_unbegun(sys: &Sys) -> Result<Undone> {
+    let anything = sys.exists(DIR);
+    if anything {
+        clear(sys)?;
+    }
+    Ok(Undone {
+        anything,
+        ..Undone::default()
+    })
+}
+
+/// Removes the run's own folder, the journal last.
+fn clear(sys: &Sys) -> Result<()> {
+    let journal = PATH.rsplit_once('/').map_or(PATH, |(_, name)| name);
+    let names = sys.list(DIR).with_context(|| format!("reading {DIR}"))?;
+    for name in names.iter().filter(|name| *name != journal) {
+        let path = format!("{DIR}/{name}");
+        sys.remove_file(&path)
+            .with_context(|| format!("removing {path}"))?;
+    }
+    sys.remove_file(PATH)
+        .with_context(|| format!("removing {PATH}"))?;
+    sys.remove_dir(DIR)
+        .with_context(|| format!("removing {DIR}"))
+}
+
+/// Moves the log of stage 2 into the user's folder, where it outlives the undo.
+fn keep_log(sys: &Sys, journal: &Journal) -> Result<Option<String>> {
+    let log = format!("{DIR}/{}", report::LOG_FILE);
+    let Some(begin) = journal.begin().filter(|_| sys.exists(&log)) else {
+        return Ok(None);
+    };
+    let kept = format!("{}/balena-migrate-{}", begin.home, report::LOG_FILE);
+    sys.copy(&log, &kept, 0o644)
+        .with_context(|| format!("copying {log} to {kept}"))?;
+    Ok(Some(kept))
+}
+
+/// Takes one step back.
+fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
+    match undo {
+        Undo::Restore {
+            path,
+            saved,
+            mode,
+            uid,
+            gid,
+            ours,
+        } => {
+            remove(sys, &temporary_name(path))?;
+            let old = sys
+                .read(saved)
+                .with_context(|| format!("reading {saved}, the old {path}"))?;
+            refuse_if_changed(sys, path, ours.as_deref(), Some(&old))?;
+            sys.write_whole(path, &old, *mode, Some((*uid, *gid)))
+                .with_context(|| format!("putting the old {path} back"))
+        }
+        Undo::Remove { path, ours } => {
+            remove(sys, &temporary_name(path))?;
+            refuse_if_changed(sys, path, ours.as_deref(), None)?;
+            remove(sys, path)
+        }
+        Undo::MoveBack {
+            path,
+            aside,
+            existed,
+        } => {
+            if *existed && !sys.exists(aside) {
+                // It was never moved aside, or it is back already.
+                return Ok(());
+            }
+            remove(sys, path)?;
+            if *existed {
+                sys.rename(aside, path)
+                    .with_context(|| format!("moving {aside} back to {path}"))?;
+            }
+            Ok(())
+        }
+        Undo::Nothing => Ok(()),
+        Undo::Run { argv } => {
+            let ended = sys
+                .run(argv, None)
+                .with_context(|| format!("running {}", argv.join(" ")))?;
+            if !ended.success {
+                bail!(
+                    "{} failed with {}: {}",
+                    argv.join(" "),
+                    ended.how,
+                    ended.complaint
+                );
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(sys: &Sys, path: &str) -> Result<()> {
+    if sys.exists(path) {
+        sys.remove_file(path)
+            .with_context(|| format!("removing {path}"))?;
+    }
+    Ok(())
+}
+
+/// A file that somebody changed after us is theirs.
+fn refuse_if_changed(sys: &Sys, path: &str, ours: Option<&str>, old: Option<&[u8]>) -> Result<()> {
+    let Some(ours) = ours else { return Ok(()) };
+    if !sys.exists(path) {
+        return Ok(());
+    }
+    let now = sys.read(path).with_context(|| format!("reading {path}"))?;
+    if Some(now.as_slice()) != old && sha256_hex(&now) != ours {
+        bail!(
+            "{path} was changed after balena-migrate wrote it and stays as it is; put it right by \
+             hand (the old one, if any, is in {DIR}), then run undo again"
+        );
+    }
+    Ok(())
+}
