@@ -180,10 +180,19 @@ pub struct Grub {
     pub sources_custom_cfg: bool,
     /// grubenv: its text, or nothing when there is no such file.
     pub grubenv: Option<String>,
-    /// custom.cfg: its text, or nothing when there is no such file.
-    pub custom_cfg: Option<String>,
+    /// custom.cfg, or nothing when there is no such file.
+    pub custom_cfg: Option<CustomCfg>,
     /// /etc/grub.d is there and `update-grub` or `grub-mkconfig` can be run.
     pub can_regenerate: bool,
+}
+
+/// GRUB's custom.cfg.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomCfg {
+    /// Its text; it may hold password hashes, which `facts` leaves out.
+    pub text: String,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 /// A network configuration file.

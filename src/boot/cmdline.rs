@@ -1,0 +1,97 @@
+//! The kernel command line of stage 2: the running one, less what belongs to the old root and its
+//! comfort.
+//!
+//! Console and hardware options must survive: some machines don't boot without their `nomodeset`
+//! or `no_timer_check`, and nobody sees stage 2 without the right `console=`.
+
+/// Arguments, by their names up to `=`, that mean the old root, the old initramfs or comfort.
+/// See Documentation/admin-guide/kernel-parameters.txt and the man pages of dracut and systemd.
+const DROPPED: &[&str] = &[
+    "BOOT_IMAGE", "boot", "break", "crashkernel", "cryptdevice", "cryptopts", "debug", "emergency",
+    "fastboot", "fsck.mode", "fsck.repair", "init", "initrd", "ip", "loglevel", "nfsroot",
+    "noplymouth", "noresume", "panic", "quiet", "rdinit", "recovery", "rescue", "resume",
+    "resume_offset", "ro", "root", "rootdelay", "rootflags", "rootfstype", "rootwait", "rw", "single",
+    "splash", "vt.handoff", "zswap.enabled",
+];
+
+/// Beginnings of names that belong to the old initramfs or the old init.
+const DROPPED_PREFIXES: &[&str] = &["rd.", "systemd.", "plymouth.", "luks.", "udev."];
+
+/// The arguments of stage 2's kernel, from the running kernel's.
+///
+/// `panic=30` sends a machine whose stage 2 dies back to the old system, since the entry is gone.
+pub fn for_stage2(running: &str) -> Vec<String> {
+    split(running)
+        .into_iter()
+        // What follows `--` goes to the old init.
+        .take_while(|argument| argument != "--")
+        .filter(|argument| !is_dropped(argument))
+        .chain(["panic=30".to_owned(), "rdinit=/init".to_owned()])
+        .collect()
+}
+
+fn is_dropped(argument: &str) -> bool {
+    let name = argument.split('=').next().unwrap_or(argument);
+    // Run levels: a single digit, or S.
+    let run_level = matches!(name, "1" | "2" | "3" | "4" | "5" | "S" | "s");
+    run_level
+        || DROPPED.contains(&name)
+        || DROPPED_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// Splits at blanks as the kernel does: double quotes keep blanks together.
+fn split(cmdline: &str) -> Vec<String> {
+    let mut arguments = vec![String::new()];
+    let mut quoted = false;
+    for letter in cmdline.chars() {
+        if letter == '"' {
+            quoted = !quoted;
+        }
+        if letter.is_ascii_whitespace() && !quoted {
+            arguments.push(String::new());
+        } else if let Some(argument) = arguments.last_mut() {
+            argument.push(letter);
+        }
+    }
+    arguments.retain(|argument| !argument.is_empty());
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn console_and_hardware_options_survive() {
+        let line = "BOOT_IMAGE=/boot/vmlinuz-6.1 root=UUID=1-2 ro quiet splash console=tty0 \
+                    console=ttyS0,115200 no_timer_check nomodeset resume=UUID=3 \
+                    crashkernel=384M-:128M init=/bin/systemd pci=noaer i915.modeset=0";
+        assert_eq!(
+            for_stage2(line),
+            [
+                "console=tty0",
+                "console=ttyS0,115200",
+                "no_timer_check",
+                "nomodeset",
+                "pci=noaer",
+                "i915.modeset=0",
+                "panic=30",
+                "rdinit=/init"
+            ]
+        );
+    }
+
+    #[test]
+    fn quoted_blanks_stay_together_and_the_old_inits_arguments_go() {
+        assert_eq!(
+            for_stage2("dyndbg=\"file drivers/usb/* +p\" panic=5 single -- systemd.x 3"),
+            [
+                "dyndbg=\"file drivers/usb/* +p\"",
+                "panic=30",
+                "rdinit=/init"
+            ]
+        );
+    }
+}
