@@ -21,6 +21,7 @@ pub mod initramfs;
 pub mod network;
 pub mod payload;
 pub mod plan;
+pub mod problem;
 pub mod report;
 pub mod secret;
 pub mod stage2;

@@ -1,0 +1,347 @@
+//! config.json: what makes the new system a device of a fleet.
+//!
+//! Called by the checks and the planner. All that is wrong with the file is reported at once. The
+//! file goes to the new system as it is, so this is a look at it, not a translation.
+
+use serde_json::{Map, Value};
+
+use crate::problem::{Problem, Weight};
+use crate::secret::Secret;
+
+/// A config.json that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalenaConfig {
+    /// The file, for messages.
+    pub file: String,
+    /// `deviceType`: a slug, such as `intel-nuc`.
+    pub device_type: Option<String>,
+    /// `apiEndpoint`, such as `https://api.balena-cloud.com`.
+    pub api_endpoint: Option<String>,
+    /// `uuid`: the device is registered already.
+    pub uuid: Option<String>,
+    /// The whole file. It has keys in it.
+    pub bytes: Secret,
+    /// All that is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+/// Where a config.json comes from.
+const DOWNLOAD: &str = "download config.json anew from the fleet's `Add device` dialog";
+
+/// Looks at a config.json. `file` names it in messages.
+pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
+    let mut problems = Problems::new(file);
+    let empty = Map::new();
+    let parsed = serde_json::from_slice::<Value>(&bytes);
+    let object = match &parsed {
+        Ok(Value::Object(object)) => {
+            check_keys(object, &mut problems);
+            object
+        }
+        Ok(_) => {
+            problems.error("config-json-syntax", "this is no JSON object", DOWNLOAD);
+            &empty
+        }
+        Err(error) => {
+            problems.syntax(error);
+            &empty
+        }
+    };
+    let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_string);
+    BalenaConfig {
+        file: file.to_string(),
+        device_type: text("deviceType"),
+        api_endpoint: text("apiEndpoint"),
+        uuid: text("uuid"),
+        problems: problems.found,
+        bytes: Secret::new(bytes),
+    }
+}
+
+/// What has to be in the file for the new system to come online.
+fn check_keys(object: &Map<String, Value>, problems: &mut Problems) {
+    check_api(object, problems);
+    check_text(object, "deviceType", problems);
+    check_id(object, "applicationId", problems);
+    check_authentication(object, problems);
+    check_uuid(object, problems);
+    if !is_text(object, "vpnEndpoint") {
+        problems.warning(
+            "config-json-vpn",
+            "there is no vpnEndpoint: the new system will have no remote access",
+            DOWNLOAD,
+        );
+    }
+    if let Some(port) = object.get("vpnPort")
+        && number(port).is_none_or(|port| !(1..=65535).contains(&port))
+    {
+        problems.warning("config-json-vpn", "vpnPort is no port", DOWNLOAD);
+    }
+}
+
+fn check_api(object: &Map<String, Value>, problems: &mut Problems) {
+    let Some(api) = check_text(object, "apiEndpoint", problems) else {
+        return;
+    };
+    let host = api
+        .strip_prefix("https://")
+        .or_else(|| api.strip_prefix("http://"));
+    if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
+        problems.error(
+            "config-json-value",
+            &format!("apiEndpoint is `{api}`, which is no web address"),
+            "write it as https://api.balena-cloud.com",
+        );
+    }
+}
+
+/// A device proves itself by its own key once it is registered, by the fleet's key until then.
+fn check_authentication(object: &Map<String, Value>, problems: &mut Problems) {
+    let fleet_key = is_text(object, "apiKey");
+    let device_key = is_text(object, "deviceApiKey");
+    if !fleet_key && !device_key {
+        problems.error(
+            "config-json-key",
+            "there is neither apiKey nor deviceApiKey: the new system could not log in",
+            DOWNLOAD,
+        );
+    }
+    if device_key && !fleet_key && !object.contains_key("uuid") {
+        problems.error(
+            "config-json-key",
+            "there is a deviceApiKey but no uuid: the key belongs to a device",
+            "add the uuid of the device, or use a config.json with an apiKey",
+        );
+    }
+    for key in ["apiKey", "deviceApiKey"] {
+        if object.contains_key(key) && !is_text(object, key) {
+            problems.error(
+                "config-json-value",
+                &format!("{key} is blank or no text"),
+                DOWNLOAD,
+            );
+        }
+    }
+}
+
+fn check_uuid(object: &Map<String, Value>, problems: &mut Problems) {
+    let Some(uuid) = object.get("uuid") else {
+        return;
+    };
+    let is_good = uuid.as_str().is_some_and(|uuid| {
+        matches!(uuid.len(), 32 | 62) && uuid.bytes().all(|b| b.is_ascii_hexdigit())
+    });
+    if !is_good {
+        problems.error(
+            "config-json-value",
+            "uuid is not 32 or 62 hexadecimal digits",
+            "write the device's uuid as the dashboard has it, or leave it out to register anew",
+        );
+    }
+}
+
+/// A number of the backend, which some tools write as text.
+fn check_id(object: &Map<String, Value>, key: &str, problems: &mut Problems) {
+    match object.get(key) {
+        None => problems.missing(key),
+        Some(value) if number(value).is_some_and(|id| id > 0) => {}
+        Some(_) => problems.error(
+            "config-json-value",
+            &format!("{key} is no number"),
+            DOWNLOAD,
+        ),
+    }
+}
+
+fn check_text<'a>(
+    object: &'a Map<String, Value>,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<&'a str> {
+    match object.get(key) {
+        None => problems.missing(key),
+        Some(Value::String(text)) if !text.is_empty() => return Some(text),
+        Some(_) => {
+            let what = format!("{key} is blank or no text");
+            problems.error("config-json-value", &what, DOWNLOAD);
+        }
+    }
+    None
+}
+
+fn is_text(object: &Map<String, Value>, key: &str) -> bool {
+    object
+        .get(key)
+        .and_then(Value::as_str)
+        .is_some_and(|text| !text.is_empty())
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        value => value.as_u64(),
+    }
+}
+
+/// Collects what is wrong with one file.
+struct Problems<'a> {
+    file: &'a str,
+    found: Vec<Problem>,
+}
+
+impl<'a> Problems<'a> {
+    fn new(file: &'a str) -> Self {
+        let found = Vec::new();
+        Problems { file, found }
+    }
+
+    fn add(&mut self, code: &'static str, weight: Weight, what: &str, remedy: &str) {
+        self.found.push(Problem {
+            code,
+            weight,
+            place: self.file.to_string(),
+            what: what.to_string(),
+            remedy: remedy.to_string(),
+        });
+    }
+
+    fn error(&mut self, code: &'static str, what: &str, remedy: &str) {
+        self.add(code, Weight::Error, what, remedy);
+    }
+
+    fn warning(&mut self, code: &'static str, what: &str, remedy: &str) {
+        self.add(code, Weight::Warning, what, remedy);
+    }
+
+    fn missing(&mut self, key: &str) {
+        self.error(
+            "config-json-missing",
+            &format!("there is no {key}"),
+            DOWNLOAD,
+        );
+    }
+
+    /// The parser's message ends in ` at line 1 column 2`; the place says that.
+    fn syntax(&mut self, error: &serde_json::Error) {
+        let message = error.to_string();
+        let tail = format!(" at line {} column {}", error.line(), error.column());
+        self.found.push(Problem {
+            code: "config-json-syntax",
+            weight: Weight::Error,
+            place: format!("{}:{}:{}", self.file, error.line(), error.column()),
+            what: format!("this is no JSON: {}", message.trim_end_matches(&tail)),
+            remedy: DOWNLOAD.to_string(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A config.json as the dashboard makes it, with `change` made to it.
+    fn config(change: impl Fn(&mut Map<String, Value>)) -> Vec<u8> {
+        let text = include_str!("../../tests/fixtures/config/config.json");
+        let mut value: Value = serde_json::from_str(text).expect("the fixture is JSON");
+        change(value.as_object_mut().expect("the fixture is an object"));
+        value.to_string().into_bytes()
+    }
+
+    fn problems(bytes: &[u8]) -> Vec<String> {
+        let found = inspect("c.json", bytes.to_vec()).problems;
+        found
+            .iter()
+            .map(|p| format!("{:?} {p}", p.weight))
+            .collect()
+    }
+
+    #[test]
+    fn a_good_file_is_good() {
+        let read = inspect("c.json", config(|_| {}));
+        assert_eq!(read.problems, []);
+        assert_eq!(read.device_type.as_deref(), Some("genericx86-64-ext"));
+        assert_eq!(
+            read.api_endpoint.as_deref(),
+            Some("https://api.balena-cloud.com")
+        );
+        assert!(!format!("{read:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        assert_eq!(
+            problems(b"{\"uuid\": \"12\", \"apiKey\": 5}"),
+            [
+                format!("Error c.json: there is no apiEndpoint; {DOWNLOAD}"),
+                format!("Error c.json: there is no deviceType; {DOWNLOAD}"),
+                format!("Error c.json: there is no applicationId; {DOWNLOAD}"),
+                format!(
+                    "Error c.json: there is neither apiKey nor deviceApiKey: the new system could \
+                     not log in; {DOWNLOAD}"
+                ),
+                format!("Error c.json: apiKey is blank or no text; {DOWNLOAD}"),
+                "Error c.json: uuid is not 32 or 62 hexadecimal digits; write the device's uuid as \
+                 the dashboard has it, or leave it out to register anew"
+                    .to_string(),
+                format!(
+                    "Warning c.json: there is no vpnEndpoint: the new system will have no remote \
+                     access; {DOWNLOAD}"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn syntax_errors_have_a_place() {
+        assert_eq!(
+            problems(b"{\n  \"apiKey\": \"x\",\n}\n"),
+            [format!(
+                "Error c.json:3:1: this is no JSON: trailing comma; {DOWNLOAD}"
+            )]
+        );
+        assert_eq!(
+            problems(b"[]"),
+            [format!("Error c.json: this is no JSON object; {DOWNLOAD}")]
+        );
+        assert_eq!(problems(b"").len(), 1);
+        assert_eq!(problems(b"\xff").len(), 1);
+    }
+
+    #[test]
+    fn values_are_checked() {
+        type Change = fn(&mut Map<String, Value>);
+        let table: [(Change, &str); 7] = [
+            (|c| drop(c.insert("uuid".into(), "0".repeat(62).into())), ""),
+            (|c| drop(c.insert("applicationId".into(), "12".into())), ""),
+            (
+                |c| drop(c.insert("applicationId".into(), "mine".into())),
+                "applicationId is no number",
+            ),
+            (
+                |c| drop(c.insert("apiEndpoint".into(), "api.balena-cloud.com".into())),
+                "apiEndpoint is `api.balena-cloud.com`, which is no web address",
+            ),
+            (
+                |c| {
+                    let key = c.remove("apiKey").expect("the fixture has one");
+                    c.insert("deviceApiKey".into(), key);
+                },
+                "there is a deviceApiKey but no uuid: the key belongs to a device",
+            ),
+            (
+                |c| drop(c.insert("deviceType".into(), "".into())),
+                "deviceType is blank or no text",
+            ),
+            (
+                |c| drop(c.insert("vpnPort".into(), 0.into())),
+                "vpnPort is no port",
+            ),
+        ];
+        for (change, expected) in table {
+            let found = inspect("c.json", config(change)).problems;
+            let what: Vec<&str> = found.iter().map(|p| p.what.as_str()).collect();
+            let expected: Vec<&str> = expected.lines().collect();
+            assert_eq!(what, expected);
+        }
+    }
+}
