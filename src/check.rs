@@ -4,9 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub mod device;
-pub mod memory;
-pub mod payload;
 
 /// Something that the user should know before the migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
