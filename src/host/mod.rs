@@ -5,6 +5,14 @@
 //! pure. Nothing in it is secret: of the network files it holds where they are, not what they say.
 
 pub mod collect;
+mod disks;
+mod firmware;
+mod grub;
+mod kernel;
+mod memory;
+mod mounts;
+mod network;
+mod os;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +37,7 @@ pub struct Host {
     pub firmware: Firmware,
     /// Memory now.
     pub memory: Memory,
-    /// Every disk, in the kernel's order.
+    /// Every disk with a medium, sorted by name.
     pub disks: Vec<Disk>,
     /// Every mounted file system that is backed by a block device.
     pub mounts: Vec<Mount>,
@@ -114,7 +122,7 @@ pub struct Disk {
     /// Its partitions, by number.
     pub partitions: Vec<Partition>,
     /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
-    /// own first. Drivers that are built into the kernel have none.
+    /// own first. Most drivers that are built into the kernel have none; some have, and name it.
     pub modules: Vec<String>,
 }
 
@@ -161,9 +169,9 @@ pub struct Mount {
     pub fs_type: String,
     /// UUID of the file system, when it could be read.
     pub uuid: Option<String>,
-    /// Size in bytes.
+    /// Size in bytes; 0 when it could not be measured.
     pub bytes: u64,
-    /// Bytes free for root.
+    /// Bytes free for root; 0 when it could not be measured.
     pub free: u64,
     /// Mounted read-only.
     pub read_only: bool,
@@ -176,11 +184,12 @@ pub struct Grub {
     pub dir: String,
     /// grub.cfg has the block that boots `next_entry` once and clears it.
     pub honours_next_entry: bool,
-    /// grub.cfg sources `custom.cfg` from the same folder.
+    /// grub.cfg sources `custom.cfg` from the same folder, and that file may be written to.
     pub sources_custom_cfg: bool,
     /// grubenv: its text, or nothing when there is no such file.
     pub grubenv: Option<String>,
-    /// custom.cfg, or nothing when there is no such file.
+    /// custom.cfg, or nothing when there is no such file, or one that is not UTF-8;
+    /// `sources_custom_cfg` is then false, so that nobody writes to it.
     pub custom_cfg: Option<CustomCfg>,
     /// /etc/grub.d is there and `update-grub` or `grub-mkconfig` can be run.
     pub can_regenerate: bool,

@@ -1,0 +1,180 @@
+//! Reads how GRUB is set up: what its generated configuration can do for a one-shot boot. Called
+//! by the collector.
+
+use super::{CustomCfg, Grub};
+use crate::sys::Sys;
+
+/// Where distributions keep GRUB's folder.
+const DIRS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
+
+/// Programs that write a new grub.cfg, and where they are.
+const GENERATORS: [&str; 3] = ["update-grub", "grub-mkconfig", "grub2-mkconfig"];
+const PROGRAM_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// GRUB as it is installed, when a folder with a grub.cfg was found.
+///
+/// A grub.cfg that can't be read promises nothing.
+pub(super) fn collect(sys: &Sys) -> Option<Grub> {
+    let dir = DIRS
+        .into_iter()
+        .find(|dir| sys.exists(&format!("{dir}/grub.cfg")))?;
+    let lossy = |name: &str| {
+        let bytes = sys.read(&format!("{dir}/{name}")).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let config = lossy("grub.cfg").unwrap_or_default();
+    let custom_path = format!("{dir}/custom.cfg");
+    let custom_cfg = custom_cfg(sys, &custom_path);
+    // A custom.cfg that can't be read as text must be left alone, so it is no way for an entry.
+    let custom_usable = custom_cfg.is_some() || !sys.exists(&custom_path);
+    Some(Grub {
+        dir: dir.to_owned(),
+        honours_next_entry: honours_next_entry(&config),
+        sources_custom_cfg: custom_usable && sources_custom_cfg(&config),
+        grubenv: lossy("grubenv"),
+        custom_cfg,
+        can_regenerate: sys.exists("/etc/grub.d") && has_generator(sys),
+    })
+}
+
+fn custom_cfg(sys: &Sys, path: &str) -> Option<CustomCfg> {
+    Some(CustomCfg {
+        text: sys.read_text(path).ok()?,
+        mode: sys.meta(path).ok()?.mode,
+    })
+}
+
+fn has_generator(sys: &Sys) -> bool {
+    GENERATORS.iter().any(|program| {
+        PROGRAM_DIRS
+            .iter()
+            .any(|dir| sys.exists(&format!("{dir}/{program}")))
+    })
+}
+
+/// Whether grub.cfg loads its environment and has the block that boots `next_entry` and clears it,
+/// which grub-mkconfig's 00_header writes since GRUB 2.00.
+///
+/// Without the clearing, an armed machine would boot stage 2 again and again.
+fn honours_next_entry(config: &str) -> bool {
+    let mut lines = statements(config);
+    let loads = lines.any(|line| line.starts_with("load_env"));
+    let tests = lines.any(|line| line.starts_with("if ") && line.contains("$next_entry"));
+    let block: Vec<String> = lines
+        .take_while(|line| !["else", "elif", "fi"].contains(&first_word(line)))
+        .collect();
+    let has = |wanted: &str| block.iter().any(|line| line == wanted);
+    let saves = block
+        .iter()
+        .any(|line| line.starts_with("save_env") && line.ends_with(" next_entry"));
+    loads && tests && has("set default=$next_entry") && has("set next_entry=") && saves
+}
+
+/// Whether grub.cfg sources custom.cfg from its own folder, which 41_custom makes it do.
+fn sources_custom_cfg(config: &str) -> bool {
+    statements(config).any(|line| {
+        line == "source $config_directory/custom.cfg" || line == "source $prefix/custom.cfg"
+    })
+}
+
+/// Lines without comments, quotes, braces around names, and blanks around.
+fn statements(config: &str) -> impl Iterator<Item = String> {
+    config
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.replace(['"', '{', '}'], ""))
+}
+
+fn first_word(line: &str) -> &str {
+    line.split([' ', ';']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEBIAN_HEADER: &str = r#"
+### BEGIN /etc/grub.d/00_header ###
+if [ -s $prefix/grubenv ]; then
+  set have_grubenv=true
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+   set next_entry=
+   save_env next_entry
+   set boot_once=true
+else
+   set default="0"
+fi
+"#;
+
+    const CUSTOM_BLOCK: &str = r#"
+### BEGIN /etc/grub.d/41_custom ###
+if [ -f  ${config_directory}/custom.cfg ]; then
+  source ${config_directory}/custom.cfg
+elif [ -z "${config_directory}" -a -f  $prefix/custom.cfg ]; then
+  source $prefix/custom.cfg
+fi
+### END /etc/grub.d/41_custom ###
+"#;
+
+    #[test]
+    fn generated_header_honours_next_entry() {
+        assert!(honours_next_entry(DEBIAN_HEADER));
+        let fedora = DEBIAN_HEADER.replace(
+            "  load_env\n",
+            "  load_env -f ${config_directory}/grubenv\n",
+        );
+        assert!(honours_next_entry(&fedora));
+    }
+
+    #[test]
+    fn a_header_that_lacks_any_part_does_not() {
+        for part in [
+            "  load_env\n",
+            "if [ \"${next_entry}\" ] ; then\n",
+            "   set default=\"${next_entry}\"\n",
+            "   set next_entry=\n",
+            "   save_env next_entry\n",
+        ] {
+            assert!(DEBIAN_HEADER.contains(part));
+            assert!(
+                !honours_next_entry(&DEBIAN_HEADER.replace(part, "")),
+                "{part}"
+            );
+        }
+        assert!(!honours_next_entry("set default=0\nmenuentry x {\n}\n"));
+    }
+
+    #[test]
+    fn clearing_in_another_branch_does_not_count() {
+        let moved = DEBIAN_HEADER
+            .replace("   save_env next_entry\n", "")
+            .replace("   set default=\"0\"\n", "   save_env next_entry\n");
+        assert!(!honours_next_entry(&moved));
+    }
+
+    #[test]
+    fn custom_block() {
+        assert!(sources_custom_cfg(CUSTOM_BLOCK));
+        assert!(!sources_custom_cfg(DEBIAN_HEADER));
+        assert!(!sources_custom_cfg("# source $prefix/custom.cfg\n"));
+    }
+
+    #[test]
+    fn a_custom_cfg_that_is_no_text_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let grub = dir.path().join("boot/grub2");
+        std::fs::create_dir_all(&grub).unwrap();
+        std::fs::write(grub.join("grub.cfg"), CUSTOM_BLOCK).unwrap();
+        let sys = Sys::new(dir.path());
+        assert!(collect(&sys).unwrap().sources_custom_cfg);
+        std::fs::write(grub.join("custom.cfg"), b"menuentry 'caf\xe9' {\n}\n").unwrap();
+        let found = collect(&sys).unwrap();
+        assert_eq!(found.dir, "/boot/grub2");
+        assert!(!found.sources_custom_cfg);
+        assert_eq!(found.custom_cfg, None);
+    }
+}

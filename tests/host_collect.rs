@@ -1,0 +1,320 @@
+//! The host snapshot of whole machines, built as folders of the files that the collector reads.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use balena_migrate::handover::TableIdentity;
+use balena_migrate::host::Host;
+use balena_migrate::host::collect::collect;
+use balena_migrate::sys::Sys;
+
+/// A machine that is a folder.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    /// What every machine has.
+    fn new(mountinfo: &str, cmdline: &str) -> Machine {
+        let machine = Machine(tempfile::tempdir().unwrap());
+        machine
+            .file("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 800 kB\n")
+            .file("proc/self/mountinfo", mountinfo)
+            .file("proc/cmdline", cmdline)
+            .file("proc/sys/kernel/osrelease", "6.1.0-18-amd64\n")
+            .file("proc/sys/kernel/hostname", "box\n")
+            .file("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n")
+            .dir("sys/block")
+            .dir("sys/dev/block");
+        machine
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+
+    fn dir(&self, path: &str) -> &Machine {
+        fs::create_dir_all(self.0.path().join(path)).unwrap();
+        self
+    }
+
+    fn file(&self, path: &str, content: impl AsRef<[u8]>) -> &Machine {
+        fs::write(self.at(path), content).unwrap();
+        self
+    }
+
+    /// A link to a path of this machine.
+    fn link(&self, path: &str, target: &str) -> &Machine {
+        let up = "../".repeat(Path::new(path).components().count() - 1);
+        symlink(format!("{up}{target}"), self.at(path)).unwrap();
+        self
+    }
+
+    /// A device in the tree that a driver of that module drives.
+    fn driven(&self, device: &str, module: &str) -> &Machine {
+        self.dir(&format!("sys/module/{module}"))
+            .link(
+                &format!("sys/bus/any/drivers/{module}/module"),
+                &format!("sys/module/{module}"),
+            )
+            .link(
+                &format!("{device}/driver"),
+                &format!("sys/bus/any/drivers/{module}"),
+            )
+    }
+
+    /// A block device at `folder` in /sys, with its number and sectors; partitions come with
+    /// number and start.
+    fn block(&self, folder: &str, dev: &str, sectors: u64, place: Option<(u32, u64)>) -> &Machine {
+        let name = folder.rsplit('/').next().unwrap();
+        self.file(&format!("{folder}/dev"), format!("{dev}\n"))
+            .file(&format!("{folder}/size"), format!("{sectors}\n"))
+            .file(&format!("{folder}/removable"), "0\n")
+            .file(&format!("{folder}/ro"), "0\n")
+            .dir(&format!("{folder}/slaves"))
+            .link(&format!("sys/dev/block/{dev}"), folder)
+            .link(&format!("sys/class/block/{name}"), folder);
+        match place {
+            Some((number, start)) => self
+                .file(&format!("{folder}/partition"), format!("{number}\n"))
+                .file(&format!("{folder}/start"), format!("{start}\n")),
+            None => self
+                .file(&format!("{folder}/queue/logical_block_size"), "512\n")
+                .link(&format!("sys/block/{name}"), folder),
+        }
+    }
+
+    fn collect(&self) -> Host {
+        let host = collect(&Sys::new(self.0.path())).unwrap();
+        let text = serde_json::to_string(&host).unwrap();
+        assert_eq!(serde_json::from_str::<Host>(&text).unwrap(), host);
+        host
+    }
+}
+
+/// The start of an ext4 file system with all-equal bytes as its UUID.
+fn ext4(byte: u8) -> Vec<u8> {
+    let mut head = vec![0; 2048];
+    head[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+    head[1024 + 0x60] = 0x40;
+    head[1024 + 0x68..][..16].fill(byte);
+    head
+}
+
+/// The UUID that [`ext4`] makes of a byte.
+fn uuid(byte: u8) -> String {
+    let of = |n: usize| format!("{byte:02x}").repeat(n);
+    format!("{}-{}-{}-{}-{}", of(4), of(2), of(2), of(2), of(6))
+}
+
+/// An MBR with one Linux partition.
+fn mbr(signature: u32) -> Vec<u8> {
+    let mut sector = vec![0; 512];
+    sector[0x1b8..0x1bc].copy_from_slice(&signature.to_le_bytes());
+    sector[450] = 0x83;
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+const VIRTIO: &str = "sys/devices/pci0000:00/0000:00:04.0/virtio1";
+
+#[test]
+fn debian_with_grub_on_a_virtio_disk() {
+    let disk = &format!("{VIRTIO}/block/vda");
+    let machine = Machine::new(
+        "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+         27 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro\n\
+         30 27 0:25 / /run rw - tmpfs tmpfs rw\n",
+        "BOOT_IMAGE=/boot/vmlinuz-6.1.0-18-amd64 root=UUID=x ro console=ttyS0\n",
+    );
+    machine
+        .block(disk, "254:0", 4_194_304, None)
+        .link(&format!("{disk}/device"), VIRTIO)
+        .file(&format!("{disk}/serial"), "sn-1")
+        .driven(VIRTIO, "virtio_blk")
+        .driven("sys/devices/pci0000:00/0000:00:04.0", "virtio_pci")
+        .block(&format!("{disk}/vda1"), "254:1", 4_192_256, Some((1, 2048)))
+        .file("dev/vda", mbr(0xdead_beef))
+        .file("dev/vda1", ext4(0xab))
+        .block("sys/devices/virtual/block/loop0", "7:0", 8, None)
+        .file("boot/vmlinuz-6.1.0-18-amd64", "kernel")
+        .file("boot/config-6.1.0-18-amd64", "CONFIG_RD_GZIP=y\n")
+        .file("boot/grub/grub.cfg", "source $prefix/custom.cfg\n")
+        .file("boot/grub/grubenv", "# GRUB Environment Block\n")
+        .dir("etc/grub.d")
+        .file("usr/sbin/update-grub", "")
+        .file("etc/wpa_supplicant/wpa_supplicant.conf", "")
+        .file("var/lib/balena-migrate/journal", "");
+    let host = machine.collect();
+
+    assert_eq!(host.hostname, "box");
+    assert_eq!(host.os.id, "debian");
+    assert_eq!(host.memory.total, 1_024_000);
+    let disk = host.root_disk().unwrap();
+    assert_eq!(host.disks.len(), 1);
+    assert_eq!(disk.name, "vda");
+    assert_eq!(disk.bytes, 2 << 30);
+    assert_eq!(disk.serial.as_deref(), Some("sn-1"));
+    assert_eq!(disk.table, Some(TableIdentity::Mbr("deadbeef".into())));
+    assert_eq!(disk.modules, ["virtio_blk", "virtio_pci"]);
+    let partition = &disk.partitions[0];
+    assert_eq!((partition.number, partition.start), (1, 1 << 20));
+    assert_eq!(partition.fs.as_ref().unwrap().uuid, uuid(0xab));
+    assert_eq!(host.mounts.len(), 1);
+    assert_eq!(host.mounts[0].uuid, Some(uuid(0xab)));
+    assert_eq!(host.mounts[0].device, "254:1");
+    assert!(host.mounts[0].bytes > 0);
+    assert_eq!(
+        host.kernel.image.as_deref(),
+        Some("/boot/vmlinuz-6.1.0-18-amd64")
+    );
+    assert_eq!(host.kernel.initramfs_formats, Some(vec!["gzip".into()]));
+    let grub = host.grub.as_ref().unwrap();
+    assert!(grub.sources_custom_cfg && grub.can_regenerate && !grub.honours_next_entry);
+    assert_eq!(host.network.len(), 1);
+    assert!(host.state.journal);
+}
+
+#[test]
+fn ubuntu_with_lvm_on_nvme_and_a_separate_boot() {
+    let controller = "sys/devices/pci0000:00/0000:01:00.0";
+    let disk = &format!("{controller}/nvme/nvme0/nvme0n1");
+    let mapping = "sys/devices/virtual/block/dm-0";
+    let machine = Machine::new(
+        "27 1 253:0 / / rw - ext4 /dev/mapper/ubuntu--vg-ubuntu--lv rw\n\
+         28 27 259:2 / /boot rw - ext4 /dev/nvme0n1p2 rw\n",
+        "BOOT_IMAGE=/vmlinuz-6.1.0-18-amd64 root=/dev/mapper/ubuntu--vg-ubuntu--lv ro\n",
+    );
+    machine
+        .block(disk, "259:0", 2_097_152, None)
+        .link(
+            &format!("{disk}/device"),
+            &format!("{controller}/nvme/nvme0"),
+        )
+        .file(&format!("{disk}/wwid"), "eui.0025\n")
+        .file(&format!("{controller}/nvme/nvme0/serial"), "S5GX   \n")
+        .file(&format!("{controller}/nvme/nvme0/model"), "Samsung SSD  \n")
+        .driven(controller, "nvme")
+        .block(&format!("{disk}/nvme0n1p2"), "259:2", 4096, Some((2, 2048)))
+        .block(&format!("{disk}/nvme0n1p3"), "259:3", 4096, Some((3, 8192)))
+        .block(mapping, "253:0", 4096, None)
+        .link(
+            &format!("{mapping}/slaves/nvme0n1p3"),
+            &format!("{disk}/nvme0n1p3"),
+        )
+        .file("dev/nvme0n1p2", ext4(1))
+        .file("dev/dm-0", ext4(2))
+        .file("boot/vmlinuz-6.1.0-18-amd64", "kernel");
+    let host = machine.collect();
+
+    let disk = host.root_disk().unwrap();
+    assert_eq!(disk.name, "nvme0n1");
+    assert_eq!(disk.serial.as_deref(), Some("S5GX"));
+    assert_eq!(disk.model.as_deref(), Some("Samsung SSD"));
+    assert_eq!(disk.wwid.as_deref(), Some("eui.0025"));
+    assert_eq!(disk.table, None);
+    assert_eq!(disk.modules, ["nvme"]);
+    let root = host.mount_of("/").unwrap();
+    assert_eq!(root.device_name, "dm-0");
+    assert_eq!(root.uuid, Some(uuid(2)));
+    assert_eq!(
+        host.kernel.image.as_deref(),
+        Some("/boot/vmlinuz-6.1.0-18-amd64")
+    );
+    assert_eq!(
+        host.path_in_fs("/boot/vmlinuz-6.1.0-18-amd64").as_deref(),
+        Some("/vmlinuz-6.1.0-18-amd64")
+    );
+}
+
+#[test]
+fn btrfs_over_two_disks_has_no_one_root_disk() {
+    let port = |n: u32| format!("sys/devices/pci0000:00/0000:00:1f.2/ata{n}/host{n}/{n}:0:0:0");
+    let id = "00000000-0000-0000-0000-000000000000";
+    let machine = Machine::new(
+        "27 1 0:23 /@ / rw - btrfs /dev/sda1 rw,subvol=/@\n",
+        "BOOT_IMAGE=/@/boot/vmlinuz-6.1.0-18-amd64\n",
+    );
+    let mut head = vec![0; 0x11000];
+    head[0x10040..0x10048].copy_from_slice(b"_BHRfS_M");
+    machine
+        .driven("sys/devices/pci0000:00/0000:00:1f.2", "ahci")
+        .file("dev/sda1", head)
+        .file("boot/vmlinuz-6.1.0-18-amd64", "kernel");
+    for (n, name) in [(1, "sda"), (2, "sdb")] {
+        let disk = format!("{}/block/{name}", port(n));
+        let dev = |minor: u32| format!("8:{}", n * 16 + minor);
+        let partition = format!("{disk}/{name}1");
+        machine
+            .block(&disk, &dev(0), 8192, None)
+            .link(&format!("{disk}/device"), &port(n))
+            .block(&partition, &dev(1), 4096, Some((1, 2048)))
+            .link(&format!("sys/fs/btrfs/{id}/devices/{name}1"), &partition);
+    }
+    machine.driven(&port(2), "sd_mod");
+    let host = machine.collect();
+
+    let root = host.mount_of("/").unwrap();
+    assert_eq!(root.device, "8:17");
+    assert_eq!(root.disks, ["sda", "sdb"]);
+    assert_eq!(host.root_disk(), None);
+    assert_eq!(host.disk("sdb").unwrap().modules, ["sd_mod", "ahci"]);
+    assert_eq!(
+        host.kernel.image.as_deref(),
+        Some("/boot/vmlinuz-6.1.0-18-amd64")
+    );
+}
+
+#[test]
+fn only_what_can_carry_a_system_is_a_disk() {
+    let machine = Machine::new("", "quiet\n");
+    for (index, name) in ["sr0", "mmcblk0boot0", "mmcblk0", "fd0", "sdb", "nvme0c0n1"]
+        .into_iter()
+        .enumerate()
+    {
+        let disk = format!("sys/devices/platform/{name}");
+        machine
+            .block(&disk, &format!("1:{index}"), 64, None)
+            .dir(&format!("sys/devices/any/{name}"))
+            .link(
+                &format!("{disk}/device"),
+                &format!("sys/devices/any/{name}"),
+            );
+    }
+    machine
+        .file("sys/devices/platform/sdb/size", "0\n")
+        .file("sys/devices/platform/nvme0c0n1/hidden", "1\n")
+        .file("sys/devices/any/mmcblk0/name", "SD32G\n");
+    let host = machine.collect();
+    assert_eq!(host.disks.len(), 1);
+    assert_eq!(host.disks[0].name, "mmcblk0");
+    assert_eq!(host.disks[0].model.as_deref(), Some("SD32G"));
+    assert_eq!(host.kernel.image, None);
+    assert_eq!(host.kernel.initramfs_formats, None);
+}
+
+#[test]
+fn a_multipath_nvme_namespace_is_reached_through_its_controllers() {
+    let controller = "sys/devices/pci0000:00/0000:01:00.0";
+    let subsystem = "sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+    let disk = &format!("{subsystem}/nvme0n1");
+    let machine = Machine::new("", "quiet\n");
+    machine
+        .block(disk, "259:0", 64, None)
+        .link(&format!("{disk}/device"), subsystem)
+        .dir(&format!("{controller}/nvme/nvme0"))
+        .link(
+            &format!("{subsystem}/nvme0"),
+            &format!("{controller}/nvme/nvme0"),
+        )
+        .driven(controller, "nvme");
+    assert_eq!(machine.collect().disks[0].modules, ["nvme"]);
+}
+
+#[test]
+fn this_machine() {
+    let host = collect(&Sys::new("/")).unwrap();
+    assert!(host.memory.total > host.memory.available);
+    assert!(!host.kernel.release.is_empty());
+}
