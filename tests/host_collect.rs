@@ -53,6 +53,12 @@ impl Machine {
 
     /// A device in the tree that a driver of that module drives.
     fn driven(&self, device: &str, module: &str) -> &Machine {
+        self.file(&format!("sys/module/{module}/initstate"), "live\n")
+            .built_in(device, module)
+    }
+
+    /// A device in the tree that a driver drives which is built into the kernel, and has parameters.
+    fn built_in(&self, device: &str, module: &str) -> &Machine {
         self.dir(&format!("sys/module/{module}"))
             .link(
                 &format!("sys/bus/any/drivers/{module}/module"),
@@ -134,6 +140,7 @@ fn debian_with_grub_on_a_virtio_disk() {
         .file(&format!("{disk}/serial"), "sn-1")
         .driven(VIRTIO, "virtio_blk")
         .driven("sys/devices/pci0000:00/0000:00:04.0", "virtio_pci")
+        .built_in("sys/devices/pci0000:00", "pcieportdrv")
         .block(&format!("{disk}/vda1"), "254:1", 4_192_256, Some((1, 2048)))
         .file("dev/vda", mbr(0xdead_beef))
         .file("dev/vda1", ext4(0xab))

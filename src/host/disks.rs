@@ -120,8 +120,10 @@ fn modules(sys: &Sys, dir: &str) -> Vec<String> {
     for start in controllers(sys, device) {
         let mut at = start.as_str();
         while at.starts_with("/sys/devices/") {
-            let link = sys.canonical(&format!("{at}/driver/module"));
-            if let Some(module) = link.ok().as_deref().and_then(last_name)
+            let link = sys.canonical(&format!("{at}/driver/module")).ok();
+            // What is built in may have a folder in /sys/module too, but no state.
+            let loaded = link.filter(|module| sys.exists(&format!("{module}/initstate")));
+            if let Some(module) = loaded.as_deref().and_then(last_name)
                 && !modules.iter().any(|known| known == module)
             {
                 modules.push(module.to_owned());

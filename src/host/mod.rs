@@ -122,7 +122,7 @@ pub struct Disk {
     /// Its partitions, by number.
     pub partitions: Vec<Partition>,
     /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
-    /// own first. Most drivers that are built into the kernel have none; some have, and name it.
+    /// own first. Drivers that are built into the kernel have none.
     pub modules: Vec<String>,
 }
 
