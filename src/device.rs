@@ -1,1 +1,166 @@
-//! (to be written)
+//! The machines that can be migrated: which balenaOS device types fit them, and on which systems
+//! that was tried.
+//!
+//! One table each; the checks ask them. A further board or system is one more row. Device types are
+//! those of balena's device contracts (<https://github.com/balena-io/contracts>).
+
+use crate::host::{Host, Os};
+
+/// A balenaOS device type and the machines that it fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// The slug, as in `deviceType` of config.json and SLUG of the image.
+    pub slug: &'static str,
+    /// Older names of the same type.
+    pub aliases: &'static [&'static str],
+    /// `uname -m` of the kernels that run on it.
+    pub machines: &'static [&'static str],
+    /// How the board's name in the device tree starts; `None` where there is no device tree.
+    pub model: Option<&'static str>,
+    /// Its image boots by EFI only.
+    pub efi_only: bool,
+}
+
+/// Every device type that can be migrated to.
+pub const DEVICES: &[Device] = &[
+    Device {
+        slug: "intel-nuc",
+        aliases: &["nuc"],
+        machines: &["x86_64"],
+        model: None,
+        efi_only: false,
+    },
+    Device {
+        slug: "genericx86-64-ext",
+        aliases: &[],
+        machines: &["x86_64"],
+        model: None,
+        efi_only: false,
+    },
+    Device {
+        slug: "generic-amd64",
+        aliases: &[],
+        machines: &["x86_64"],
+        model: None,
+        efi_only: true,
+    },
+];
+
+/// A distribution and the versions of it that were tested.
+struct Tested {
+    /// ID of /etc/os-release.
+    id: &'static str,
+    /// Oldest VERSION_ID.
+    from: &'static str,
+    /// Newest VERSION_ID.
+    to: &'static str,
+}
+
+/// The systems that whole migrations were run on. Others are likely to work: not being here is worth
+/// a warning, no more.
+const TESTED: &[Tested] = &[Tested {
+    id: "debian",
+    from: "12",
+    to: "12",
+}];
+
+impl Device {
+    /// The device type of that slug or older name.
+    pub fn find(slug: &str) -> Option<&'static Device> {
+        DEVICES
+            .iter()
+            .find(|device| device.slug == slug || device.aliases.contains(&slug))
+    }
+
+    /// The device types that fit a machine, as it boots now.
+    pub fn fitting(host: &Host) -> Vec<&'static Device> {
+        DEVICES.iter().filter(|device| device.fits(host)).collect()
+    }
+
+    /// Whether the device type fits a machine, as it boots now.
+    pub fn fits(&self, host: &Host) -> bool {
+        self.is_board(host) && (host.firmware.efi || !self.efi_only)
+    }
+
+    /// Whether the device type fits the board, however it boots.
+    pub fn is_board(&self, host: &Host) -> bool {
+        let model = host.firmware.device_tree_model.as_deref();
+        self.machines.contains(&host.machine.as_str())
+            && match self.model {
+                Some(start) => model.is_some_and(|model| model.starts_with(start)),
+                None => true,
+            }
+    }
+}
+
+/// Whether whole migrations were run on this system.
+pub fn is_tested(os: &Os) -> bool {
+    let version = version(&os.version_id);
+    TESTED.iter().any(|tested| {
+        tested.id == os.id && (self::version(tested.from)..=self::version(tested.to)).contains(&version)
+    })
+}
+
+/// The tested systems in words, such as `debian 12`.
+pub fn tested_systems() -> String {
+    let systems: Vec<String> = TESTED
+        .iter()
+        .map(|tested| match tested.from == tested.to {
+            true => format!("{} {}", tested.id, tested.from),
+            false => format!("{} {} to {}", tested.id, tested.from, tested.to),
+        })
+        .collect();
+    systems.join(", ")
+}
+
+/// A VERSION_ID as numbers that compare: `22.04` is `[22, 4]`.
+fn version(text: &str) -> Vec<u32> {
+    text.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn os(id: &str, version_id: &str) -> Os {
+        Os {
+            id: id.into(),
+            version_id: version_id.into(),
+            ..Os::default()
+        }
+    }
+
+    #[test]
+    fn slugs_and_older_names_are_found() {
+        assert_eq!(Device::find("nuc"), Device::find("intel-nuc"));
+        assert!(Device::find("generic-amd64").is_some_and(|device| device.efi_only));
+        assert_eq!(Device::find("raspberrypi3"), None);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = DEVICES
+            .iter()
+            .flat_map(|device| device.aliases.iter().chain([&device.slug]).copied())
+            .collect();
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn only_tested_versions_are_tested() {
+        assert!(is_tested(&os("debian", "12")));
+        assert!(!is_tested(&os("debian", "13")));
+        assert!(!is_tested(&os("debian", "")));
+        assert!(!is_tested(&os("ubuntu", "12")));
+        assert_eq!(tested_systems(), "debian 12");
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(version("9") < version("12"));
+        assert!(version("22.04") < version("22.10"));
+    }
+}
