@@ -72,32 +72,44 @@ impl Device {
             .find(|device| device.slug == slug || device.aliases.contains(&slug))
     }
 
-    /// The device types that fit a machine, as it boots now.
-    pub fn fitting(host: &Host) -> Vec<&'static Device> {
-        DEVICES.iter().filter(|device| device.fits(host)).collect()
-    }
-
     /// Whether the device type fits a machine, as it boots now.
     pub fn fits(&self, host: &Host) -> bool {
-        self.is_board(host) && (host.firmware.efi || !self.efi_only)
-    }
-
-    /// Whether the device type fits the board, however it boots.
-    pub fn is_board(&self, host: &Host) -> bool {
         let model = host.firmware.device_tree_model.as_deref();
-        self.machines.contains(&host.machine.as_str())
-            && match self.model {
-                Some(start) => model.is_some_and(|model| model.starts_with(start)),
-                None => true,
-            }
+        let is_board = match self.model {
+            Some(start) => model.is_some_and(|model| model.starts_with(start)),
+            None => true,
+        };
+        is_board
+            && self.machines.contains(&host.machine.as_str())
+            && (host.firmware.efi || !self.efi_only)
     }
+}
+
+/// Whether the device type `slug` fits a machine, as it boots now. Unknown slugs fit none.
+pub fn fits(host: &Host, slug: &str) -> bool {
+    Device::find(slug).is_some_and(|device| device.fits(host))
+}
+
+/// The slugs that fit a machine, as it boots now.
+pub fn slugs(host: &Host) -> Vec<&'static str> {
+    DEVICES
+        .iter()
+        .filter(|device| device.fits(host))
+        .map(|device| device.slug)
+        .collect()
+}
+
+/// Whether two slugs name one device type, be it by an older name.
+pub fn same_slug(a: &str, b: &str) -> bool {
+    a == b || Device::find(a).is_some_and(|device| Device::find(b) == Some(device))
 }
 
 /// Whether whole migrations were run on this system.
 pub fn is_tested(os: &Os) -> bool {
     let version = version(&os.version_id);
     TESTED.iter().any(|tested| {
-        tested.id == os.id && (self::version(tested.from)..=self::version(tested.to)).contains(&version)
+        tested.id == os.id
+            && (self::version(tested.from)..=self::version(tested.to)).contains(&version)
     })
 }
 
@@ -115,7 +127,9 @@ pub fn tested_systems() -> String {
 
 /// A VERSION_ID as numbers that compare: `22.04` is `[22, 4]`.
 fn version(text: &str) -> Vec<u32> {
-    text.split('.').map_while(|part| part.parse().ok()).collect()
+    text.split('.')
+        .map_while(|part| part.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,7 +146,10 @@ mod tests {
 
     #[test]
     fn slugs_and_older_names_are_found() {
-        assert_eq!(Device::find("nuc"), Device::find("intel-nuc"));
+        assert!(same_slug("nuc", "intel-nuc"));
+        assert!(same_slug("raspberrypi3", "raspberrypi3"));
+        assert!(!same_slug("raspberrypi3", "raspberrypi4-64"));
+        assert!(!same_slug("intel-nuc", "generic-amd64"));
         assert!(Device::find("generic-amd64").is_some_and(|device| device.efi_only));
         assert_eq!(Device::find("raspberrypi3"), None);
     }

@@ -21,8 +21,6 @@ pub struct Problem {
 /// Whether the migration can go on in spite of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Good to know.
-    Note,
     /// It can; the user should look at it.
     Warning,
     /// It can't.

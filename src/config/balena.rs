@@ -13,12 +13,7 @@ use crate::secret::Secret;
 pub struct BalenaConfig {
     /// The file, for messages.
     pub file: String,
-    /// `deviceType`: a slug, such as `intel-nuc`.
-    pub device_type: Option<String>,
-    /// `apiEndpoint`, such as `https://api.balena-cloud.com`.
-    pub api_endpoint: Option<String>,
-    /// `uuid`: the device is registered already.
-    pub uuid: Option<String>,
+    device_type: Option<String>,
     /// The whole file. It has keys in it.
     pub bytes: Secret,
     /// All that is wrong with it.
@@ -27,6 +22,13 @@ pub struct BalenaConfig {
 
 /// Where a config.json comes from.
 const DOWNLOAD: &str = "download config.json anew from the fleet's `Add device` dialog";
+
+impl BalenaConfig {
+    /// `deviceType`: a slug, such as `intel-nuc`.
+    pub fn device_type(&self) -> Option<&str> {
+        self.device_type.as_deref()
+    }
+}
 
 /// Looks at a config.json. `file` names it in messages.
 pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
@@ -47,12 +49,12 @@ pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
             &empty
         }
     };
-    let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_string);
     BalenaConfig {
         file: file.to_string(),
-        device_type: text("deviceType"),
-        api_endpoint: text("apiEndpoint"),
-        uuid: text("uuid"),
+        device_type: object
+            .get("deviceType")
+            .and_then(Value::as_str)
+            .map(str::to_string),
         problems: problems.found,
         bytes: Secret::new(bytes),
     }
@@ -259,11 +261,7 @@ mod tests {
     fn a_good_file_is_good() {
         let read = inspect("c.json", config(|_| {}));
         assert_eq!(read.problems, []);
-        assert_eq!(read.device_type.as_deref(), Some("genericx86-64-ext"));
-        assert_eq!(
-            read.api_endpoint.as_deref(),
-            Some("https://api.balena-cloud.com")
-        );
+        assert_eq!(read.device_type(), Some("genericx86-64-ext"));
         assert!(!format!("{read:?}").contains("0123456789abcdef"));
     }
 

@@ -1,1 +1,140 @@
-//! (to be written)
+//! The way into the network: carried from the old system into keyfiles of the new one.
+//!
+//! Called by the command line, which hands the result to the checks and the planner. [`collect`]
+//! reads the files; everything else is pure. One reader a format ([`wpa`], [`nm`]) makes
+//! [`model::Connection`]s, [`select`] chooses among them, [`keyfile`] writes them down.
+
+pub mod keyfile;
+pub mod model;
+pub mod nm;
+pub mod select;
+pub mod wpa;
+
+use std::io;
+
+use crate::config::{Config, Origin};
+use crate::host::{NetworkFile, NetworkKind};
+use crate::problem::{Problem, Weight};
+use crate::secret::Secret;
+use crate::sys::files::Sys;
+
+use self::model::{Found, label};
+use self::select::{Selection, read_list, select};
+
+/// A network file and its content.
+pub struct Source<'a> {
+    /// Path, for messages.
+    pub path: &'a str,
+    /// Who reads it.
+    pub kind: NetworkKind,
+    /// Content. It may hold secrets.
+    pub bytes: &'a [u8],
+}
+
+/// What goes into the new system, and what has to be said about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Keyfiles for `system-connections`.
+    pub keyfiles: Vec<Keyfile>,
+    /// What is wrong or lost.
+    pub problems: Vec<Problem>,
+}
+
+/// A keyfile for NetworkManager in the new system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyfile {
+    /// File name, such as `resin-wifi-01`. NetworkManager ignores names with an ending of six
+    /// letters and digits, so there is none.
+    pub name: String,
+    /// Content.
+    pub bytes: Secret,
+    /// The network's name, for people.
+    pub ssid: String,
+    /// Where the network was found: `file:line`.
+    pub place: String,
+}
+
+/// Makes keyfiles of the networks in `sources` that `selection` wants.
+pub fn carry(sources: &[Source], selection: &Selection) -> Network {
+    let mut found = Found::default();
+    for source in sources {
+        let read = match source.kind {
+            NetworkKind::WpaSupplicant => wpa::read(source.path, source.bytes),
+            NetworkKind::NetworkManager => nm::read(source.path, source.bytes),
+        };
+        found.connections.extend(read.connections);
+        found.skipped.extend(read.skipped);
+    }
+    let (connections, problems) = select(found, selection);
+    let keyfiles = connections
+        .iter()
+        .zip(1..)
+        .map(|(connection, number)| {
+            let name = format!("resin-wifi-{number:02}");
+            Keyfile {
+                bytes: keyfile::write(connection, &name),
+                name,
+                ssid: label(&connection.ssid),
+                place: connection.place.clone(),
+            }
+        })
+        .collect();
+    Network { keyfiles, problems }
+}
+
+/// Reads the network `files` of the device and the list of the configuration, and makes the keyfiles.
+/// Files that can't be read are problems, not failures.
+pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
+    let mut unread = Vec::new();
+    let selection = Selection {
+        all: *config.migrate_all_wifis,
+        listed: listed(sys, config, &mut unread),
+    };
+    let mut contents = Vec::new();
+    for file in files.iter().filter(|_| !selection.is_empty()) {
+        match sys.read(&file.path) {
+            Ok(bytes) => contents.push((file, Secret::new(bytes))),
+            Err(error) => unread.push(unreadable(&file.path, Weight::Warning, &error)),
+        }
+    }
+    let sources: Vec<Source> = contents
+        .iter()
+        .map(|(file, content)| Source {
+            path: &file.path,
+            kind: file.kind,
+            bytes: content.expose(),
+        })
+        .collect();
+    let mut network = carry(&sources, &selection);
+    network.problems.splice(0..0, unread);
+    network
+}
+
+/// The names in the list that MIGRATE_WIFI_CFG names. All of them are wanted anyway with
+/// MIGRATE_ALL_WIFIS, so then only a list that was asked for is read, to say what is missing.
+fn listed(sys: &Sys, config: &Config, unread: &mut Vec<Problem>) -> Vec<select::Listed> {
+    let setting = &config.migrate_wifi_cfg;
+    let Some(list) = setting.as_ref() else {
+        return Vec::new();
+    };
+    if *config.migrate_all_wifis && setting.from == Origin::Default {
+        return Vec::new();
+    }
+    match sys.read(&list.0) {
+        Ok(bytes) => read_list(&list.0, &bytes),
+        Err(error) => {
+            unread.push(unreadable(&list.0, Weight::Error, &error));
+            Vec::new()
+        }
+    }
+}
+
+fn unreadable(path: &str, weight: Weight, error: &io::Error) -> Problem {
+    Problem {
+        code: "network-unreadable",
+        weight,
+        place: path.to_string(),
+        what: format!("this file can't be read: {error}"),
+        remedy: "run as root, and check that the file is there".to_string(),
+    }
+}

@@ -1,0 +1,184 @@
+//! Chooses which networks go into the new system: all (MIGRATE_ALL_WIFIS) or those of a list
+//! (MIGRATE_WIFI_CFG).
+//!
+//! Called by [`super::carry`]. A network of the list that can't be carried stops the migration: the
+//! user counts on it, and the device may not be reachable without it.
+
+use super::model::{Connection, Found, Skipped, label};
+use crate::problem::{Problem, Weight};
+
+/// Which networks to carry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Every network.
+    pub all: bool,
+    /// These networks.
+    pub listed: Vec<Listed>,
+}
+
+/// A line of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The network's name.
+    pub ssid: Vec<u8>,
+    /// Where it stands: `file:line`.
+    pub place: String,
+}
+
+impl Selection {
+    /// Whether networks are carried at all.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.listed.is_empty()
+    }
+
+    fn lists(&self, ssid: &[u8]) -> bool {
+        self.listed.iter().any(|listed| listed.ssid == ssid)
+    }
+
+    fn wants(&self, ssid: &[u8]) -> bool {
+        self.all || self.lists(ssid)
+    }
+}
+
+/// Reads a list: one name on a line, exactly as it is. Blank lines are skipped; CR LF and a byte
+/// order mark are tolerated.
+pub fn read_list(path: &str, bytes: &[u8]) -> Vec<Listed> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    bytes
+        .split(|&b| b == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .enumerate()
+        .filter(|(_, ssid)| !ssid.trim_ascii().is_empty())
+        .map(|(index, ssid)| Listed {
+            ssid: ssid.to_vec(),
+            place: format!("{path}:{}", index + 1),
+        })
+        .collect()
+}
+
+/// The networks to carry, each once, and what has to be said about them.
+pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Problem>) {
+    let known: Vec<String> = found.connections.iter().map(|c| label(&c.ssid)).collect();
+    let mut chosen: Vec<Connection> = Vec::new();
+    for connection in found.connections {
+        if selection.wants(&connection.ssid) {
+            add(connection, &mut chosen);
+        }
+    }
+    let is_chosen = |ssid: &[u8]| chosen.iter().any(|connection| connection.ssid == ssid);
+    // A network that another file has in full is not missed.
+    let missed: Vec<Skipped> = found
+        .skipped
+        .into_iter()
+        .filter(|skipped| match &skipped.ssid {
+            Some(ssid) => selection.wants(ssid) && !is_chosen(ssid),
+            None => !selection.is_empty(),
+        })
+        .collect();
+    let is_known = |ssid: &[u8]| {
+        is_chosen(ssid) || missed.iter().any(|missed| missed.ssid.as_deref() == Some(ssid))
+    };
+    let mut problems: Vec<Problem> = selection
+        .listed
+        .iter()
+        .filter(|listed| !is_known(&listed.ssid))
+        .map(|listed| not_found(listed, &known))
+        .collect();
+    problems.extend(missed.into_iter().map(|skipped| miss(skipped, selection)));
+    problems.extend(chosen.iter().flat_map(losses));
+    (chosen, problems)
+}
+
+/// Adds a connection, or merges it with the same one from elsewhere. Two keys for one name are two
+/// connections: NetworkManager tries both, and either may be the right one.
+fn add(connection: Connection, chosen: &mut Vec<Connection>) {
+    let twin = chosen
+        .iter_mut()
+        .find(|other| other.ssid == connection.ssid && other.security == connection.security);
+    match twin {
+        None => chosen.push(connection),
+        Some(twin) => {
+            twin.hidden |= connection.hidden;
+            twin.priority = twin.priority.max(connection.priority);
+            if twin.kept.is_empty() {
+                twin.kept = connection.kept;
+                twin.dropped = connection.dropped;
+            }
+        }
+    }
+}
+
+/// How a problem starts that is about a network.
+fn named(ssid: &[u8]) -> String {
+    format!("wifi network `{}`: ", label(ssid))
+}
+
+fn miss(skipped: Skipped, selection: &Selection) -> Problem {
+    let is_listed = skipped
+        .ssid
+        .as_ref()
+        .is_some_and(|ssid| selection.lists(ssid));
+    Problem {
+        code: "network-skipped",
+        weight: if is_listed {
+            Weight::Error
+        } else {
+            Weight::Warning
+        },
+        what: match &skipped.ssid {
+            Some(ssid) => named(ssid) + &skipped.what,
+            None => skipped.what,
+        },
+        place: skipped.place,
+        remedy: skipped.remedy,
+    }
+}
+
+fn not_found(listed: &Listed, known: &[String]) -> Problem {
+    let wanted = label(&listed.ssid);
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&wanted, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    Problem {
+        code: "network-not-found",
+        weight: Weight::Error,
+        place: listed.place.clone(),
+        what: format!("no wifi network `{wanted}` is configured on this device"),
+        remedy: match nearest {
+            Some((_, name)) => format!("did you mean `{name}`? The name must match exactly"),
+            None => "configure it here first, or remove it from the list".to_string(),
+        },
+    }
+}
+
+/// Warnings about a connection that is carried.
+fn losses(connection: &Connection) -> Vec<Problem> {
+    let named = named(&connection.ssid);
+    let warning = |place: &str, what: String, remedy: &str| Problem {
+        code: "network-changed",
+        weight: Weight::Warning,
+        place: place.to_string(),
+        what,
+        remedy: remedy.to_string(),
+    };
+    let dropped = connection.dropped.iter().map(|dropped| {
+        warning(
+            &dropped.place,
+            format!("{named}{} is not carried", dropped.setting),
+            "make sure that the new system can do without it",
+        )
+    });
+    let manual = connection.kept.iter().any(|kept| {
+        kept.group == "connection" && kept.key == "autoconnect" && kept.value.trim_end() == "false"
+    });
+    let manual = manual.then(|| {
+        warning(
+            &connection.place,
+            format!("{named}it does not connect by itself, and will not in the new system"),
+            "set autoconnect=true",
+        )
+    });
+    dropped.chain(manual).collect()
+}
