@@ -1,9 +1,64 @@
 //! Findings: everything that is wrong or worth knowing, all of it at once, before anything is done.
 
+pub mod boot;
+pub mod device;
+pub mod files;
+pub mod image;
+pub mod memory;
+
 use std::fmt;
 
 use serde::Serialize;
 
+use crate::config::Config;
+use crate::host::Host;
+use crate::material::Material;
+use crate::problem::{Problem, Weight};
+
+/// What every check looks at.
+pub struct Subject<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// The machine.
+    pub host: &'a Host,
+    /// The user's files and what was made from them.
+    pub material: &'a Material,
+}
+
+/// A check: nothing found means that all is well.
+type Check = fn(&Subject) -> Vec<Finding>;
+
+/// Every check, in the order in which findings are shown.
+const CHECKS: &[Check] = &[
+    device::root_user,
+    device::architecture,
+    device::distribution,
+    device::disk,
+    image::image,
+    image::device_type,
+    files::config_json,
+    files::home_dir,
+    files::backup_script,
+    files::network,
+    files::log_drive,
+    memory::stage2,
+    boot::secure_boot,
+    boot::loader,
+    boot::kernel,
+    boot::room,
+];
+
+/// Runs all checks and gathers what they find.
+pub fn all(subject: &Subject) -> Vec<Finding> {
+    CHECKS.iter().flat_map(|check| check(subject)).collect()
+}
+
+/// Whether any finding stops the migration.
+pub fn stops(findings: &[Finding]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+}
 
 /// Something that the user should know before the migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +99,20 @@ impl Finding {
         Finding {
             severity: Severity::Warning,
             ..Finding::error(code, what, remedy)
+        }
+    }
+}
+
+impl From<Problem> for Finding {
+    fn from(problem: Problem) -> Finding {
+        Finding {
+            code: problem.code,
+            severity: match problem.weight {
+                Weight::Error => Severity::Error,
+                Weight::Warning => Severity::Warning,
+            },
+            what: format!("{}: {}", problem.place, problem.what),
+            remedy: problem.remedy,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod engine;
 pub mod handover;
 pub mod host;
 pub mod initramfs;
+pub mod material;
 pub mod network;
 pub mod payload;
 pub mod plan;

@@ -73,7 +73,7 @@ impl BootLoader for Grub {
             old: seen.clone().map(|bytes| (bytes, 0o644)),
         });
         steps.push(Step::WriteFile {
-            path,
+            path: path.clone(),
             content: Secret::new(new),
             mode: 0o644,
             expect: Expect::Seen(seen),
@@ -82,6 +82,7 @@ impl BootLoader for Grub {
         Armament {
             steps,
             old_files,
+            grubenv: Some(path),
             summary: format!(
                 "GRUB starts the entry \"{ENTRY_ID}\" at the next boot, once; every boot after it \
                  is as before"

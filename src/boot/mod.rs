@@ -39,6 +39,8 @@ pub struct Armament {
     pub steps: Vec<Step>,
     /// The files that change, as they were: stage 2 puts them back first of all.
     pub old_files: Vec<OldBootFile>,
+    /// grubenv, when that is where the one-shot is armed.
+    pub grubenv: Option<String>,
     /// The change in words, for the plan.
     pub summary: String,
 }

@@ -1,1 +1,178 @@
-//! (to be written)
+//! The command line: its grammar, and what each verb's end means to the shell.
+
+mod facts;
+mod plan;
+mod run;
+mod screen;
+mod status;
+mod undo;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Overrides;
+use crate::sys::Sys;
+
+/// Moves this machine to balenaOS, over the disk that it boots from.
+///
+/// Run it as root in a copy of the migratecfg folder. It checks everything, shows what it found
+/// and what it will do, and asks once. Nothing is overwritten before the reboot, and whatever was
+/// done until then can be undone.
+#[derive(Debug, Parser)]
+#[command(name = "balena-migrate", version, max_term_width = 80)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Options of every verb that reads the configuration.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// The configuration file [default: balena-migrate.conf]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<String>,
+
+    /// The folder with the image and the other files (HOME_DIR)
+    #[arg(long, value_name = "FOLDER", global = true)]
+    home: Option<String>,
+
+    /// The config.json of the fleet or the device (BALENA_CONFIG)
+    #[arg(long, value_name = "FILE", global = true)]
+    balena_cfg: Option<String>,
+
+    /// Reboot this many seconds after stage 1 (DO_REBOOT)
+    #[arg(short, long, value_name = "SECONDS", global = true)]
+    reboot: Option<u64>,
+
+    /// Go on without asking
+    #[arg(short, long, global = true)]
+    yes: bool,
+
+    /// Rehearse: stage 2 stops just before the first write and boots the
+    /// old system (NO_FLASH)
+    #[arg(long, global = true)]
+    pretend: bool,
+
+    /// How much to tell on standard error
+    #[arg(long, value_name = "LEVEL", global = true, default_value = "info",
+          value_parser = ["error", "warn", "info", "debug", "trace"])]
+    log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check, plan, ask, prepare and arm [default]
+    Run,
+    /// Check and show the plan, change nothing
+    Plan {
+        /// Print findings and plan as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back whatever an earlier run did
+    Undo,
+    /// Tell what is armed, or how the last run ended
+    Status,
+    /// Print what is known of this machine as JSON, without secrets
+    Facts,
+    /// Reboot after a time, unless the run was undone
+    #[command(hide = true)]
+    RebootWhenDue {
+        /// The run that asked for it
+        #[arg(long)]
+        run_id: String,
+        /// Seconds to wait
+        #[arg(long)]
+        after: u64,
+    },
+}
+
+/// How a verb ended. The numbers are a promise to the fleet tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// A fault; everything was undone.
+    Fault = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// The checks found an error; nothing was touched.
+    Refused = 3,
+    /// The undo is incomplete.
+    UndoIncomplete = 4,
+}
+
+/// What a verb ends with when it can't do its work: how, and the message.
+struct Failure(Exit, anyhow::Error);
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure(Exit::Fault, error)
+    }
+}
+
+impl Options {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            config: self.config.clone(),
+            home: self.home.clone(),
+            balena_config: self.balena_cfg.clone(),
+            reboot: self.reboot,
+            pretend: self.pretend,
+        }
+    }
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    env_logger::Builder::new()
+        .parse_filters(&arguments.options.log_level)
+        .format_timestamp_secs()
+        .format_target(false)
+        .init();
+    let sys = Sys::new("/");
+    let options = &arguments.options;
+    let ended = match arguments.verb.unwrap_or(Verb::Run) {
+        Verb::Run => run::run(&sys, options),
+        Verb::Plan { json } => plan::plan(&sys, options, json),
+        Verb::Undo => undo::undo(&sys),
+        Verb::Status => status::status(&sys),
+        Verb::Facts => facts::facts(&sys),
+        Verb::RebootWhenDue { run_id, after } => run::reboot_when_due(&sys, &run_id, after),
+    };
+    let exit = ended.unwrap_or_else(|Failure(exit, error)| {
+        eprintln!("balena-migrate: {error:#}");
+        exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_help_fits_80_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        for part in std::iter::once(&mut command.clone()).chain(command.get_subcommands_mut()) {
+            if part.is_hide_set() {
+                continue;
+            }
+            for line in part.render_long_help().to_string().lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

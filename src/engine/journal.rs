@@ -145,7 +145,10 @@ impl JournalWriter {
     /// Opens the journal to append to it; a torn last line is dropped first.
     pub fn resume(sys: &Sys) -> Result<JournalWriter> {
         if let Ok(bytes) = sys.read(PATH) {
-            let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let whole = bytes
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
             if whole < bytes.len() {
                 sys.write_whole(PATH, &bytes[..whole], 0o600, None)
                     .with_context(|| format!("mending {PATH}"))?;

@@ -10,7 +10,7 @@ pub mod undo;
 
 use anyhow::Result;
 
-use crate::plan::Plan;
+use crate::plan::Steps;
 use crate::sys::Sys;
 use journal::{Begin, JournalWriter, Record};
 
@@ -30,16 +30,16 @@ pub enum ApplyError {
     },
 }
 
-/// Applies `plan`. `changing` is the machine with a gate that fails when the user interrupts;
+/// Does the `work` of a plan. `changing` is the machine with a gate that fails when the user interrupts;
 /// `sys` is the same machine for the undo. `say` gets each step in words before it is done.
 pub fn apply(
     sys: &Sys,
     changing: &Sys,
-    plan: &Plan,
+    work: &Steps,
     begin: Begin,
     say: &mut dyn FnMut(usize, &str),
 ) -> Result<(), ApplyError> {
-    let Err(cause) = apply_steps(changing, plan, begin, say) else {
+    let Err(cause) = apply_steps(changing, work, begin, say) else {
         return Ok(());
     };
     match undo::undo(sys) {
@@ -58,12 +58,12 @@ pub fn apply(
 /// The road forward; stops at the first error and leaves the rest to the journal.
 fn apply_steps(
     sys: &Sys,
-    plan: &Plan,
+    work: &Steps,
     begin: Begin,
     say: &mut dyn FnMut(usize, &str),
 ) -> Result<()> {
     let mut journal = JournalWriter::start(sys, begin)?;
-    for (number, step) in plan.steps.iter().enumerate() {
+    for (number, step) in work.steps.iter().enumerate() {
         let what = step.describe();
         say(number, &what);
         let undo = act::foresee(sys, number, step)?;
@@ -77,5 +77,5 @@ fn apply_steps(
     }
     // What was renamed into place is durable by itself; tools of the distribution promise nothing.
     sys.sync();
-    journal.append(&Record::Complete { armed: plan.armed })
+    journal.append(&Record::Complete { armed: work.armed })
 }

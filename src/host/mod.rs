@@ -256,6 +256,14 @@ impl Host {
         self.disks.iter().find(|disk| disk.name == name)
     }
 
+    /// The partition of that kernel name, and its disk.
+    pub fn partition(&self, name: &str) -> Option<(&Disk, &Partition)> {
+        self.disks.iter().find_map(|disk| {
+            let part = disk.partitions.iter().find(|part| part.name == name)?;
+            Some((disk, part))
+        })
+    }
+
     /// The one disk under the root file system; `None` when there is none or more than one.
     pub fn root_disk(&self) -> Option<&Disk> {
         match self.mount_of("/")?.disks.as_slice() {

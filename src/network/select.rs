@@ -76,7 +76,10 @@ pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Prob
         })
         .collect();
     let is_known = |ssid: &[u8]| {
-        is_chosen(ssid) || missed.iter().any(|missed| missed.ssid.as_deref() == Some(ssid))
+        is_chosen(ssid)
+            || missed
+                .iter()
+                .any(|missed| missed.ssid.as_deref() == Some(ssid))
     };
     let mut problems: Vec<Problem> = selection
         .listed

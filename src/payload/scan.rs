@@ -126,7 +126,9 @@ pub fn scan(
             if filled == 0 {
                 break;
             }
-            image.write_all(&buffer[..filled]).map_err(ScanError::Stream)?;
+            image
+                .write_all(&buffer[..filled])
+                .map_err(ScanError::Stream)?;
             watcher.feed(&buffer[..filled])?;
             progress(image.bytes());
         }
@@ -249,7 +251,9 @@ impl Watcher {
                 .filter(|left| *left > 0)
                 .min()
                 .unwrap_or(u64::MAX);
-            let now = bytes.len().min(usize::try_from(until_next).unwrap_or(usize::MAX));
+            let now = bytes
+                .len()
+                .min(usize::try_from(until_next).unwrap_or(usize::MAX));
             self.take(&bytes[..now])?;
             bytes = &bytes[now..];
         }
@@ -263,7 +267,10 @@ impl Watcher {
         }
         for want in &mut self.wants {
             let skip = want.start.saturating_sub(self.position);
-            if let Some(part) = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)) {
+            if let Some(part) = usize::try_from(skip)
+                .ok()
+                .and_then(|skip| bytes.get(skip..))
+            {
                 let missing = want.len - want.bytes.len();
                 want.bytes.extend(&part[..part.len().min(missing)]);
             }
@@ -405,7 +412,9 @@ fn read_boot_files(copy: File) -> io::Result<BootFiles> {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        root.open_file(name)?.take(1 << 20).read_to_end(&mut bytes)?;
+        root.open_file(name)?
+            .take(1 << 20)
+            .read_to_end(&mut bytes)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     };
     let os_release = text("os-release")?.map(|text| os_release(&text));
@@ -423,6 +432,11 @@ fn read_boot_files(copy: File) -> io::Result<BootFiles> {
 fn os_release(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
+        .map(|(name, value)| {
+            (
+                name.trim().to_owned(),
+                value.trim().trim_matches('"').to_owned(),
+            )
+        })
         .collect()
 }

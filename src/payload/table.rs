@@ -54,8 +54,7 @@ pub struct TableParser {
 impl TableParser {
     /// Parses the first [`HEAD_BYTES`] of an image.
     pub fn head(&mut self, head: &[u8]) -> Result<(TableIdentity, Found), TableError> {
-        let identity =
-            superblock::table_identity(head, SECTOR as u32).ok_or(TableError::None)?;
+        let identity = superblock::table_identity(head, SECTOR as u32).ok_or(TableError::None)?;
         let found = match identity {
             TableIdentity::Gpt(_) => gpt(head)?,
             TableIdentity::Mbr(_) => self.mbr(head)?,

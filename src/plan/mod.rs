@@ -1,7 +1,414 @@
-//! tmp
-/// .
+//! The plan: what stage 1 will do, made by pure code from what was found.
+//!
+//! Called by the command line after the checks found no error; the engine applies it.
+
+pub mod text;
+
+use crate::boot::{self, Armament, BootLoader, Entry};
+use crate::check::Subject;
+use crate::check::memory::Need;
+use crate::handover::{
+    self, DiskIdentity, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive, OldFile,
+    Payload, Place, ReportPlace, Restore, StoredFile, Target,
+};
+use crate::host::{Disk, Host, Mount};
+use crate::initramfs::{Compression, Recipe, SmallFile};
+use crate::payload::digest::sha256_hex;
+use crate::payload::scan::Scan;
+use crate::secret::Secret;
+use crate::step::{BackupPlace, Step};
+use crate::sys::identity::EXECUTABLE;
+
+/// Where the initramfs is put. Not named `initrd.img-*`, so that no tool of the distribution takes
+/// it for its own.
+pub const INITRAMFS: &str = "/boot/balena-migrate.img";
+
+/// Folder of the old system for the report of stage 2: the journal's.
+const REPORT_DIR: &str = crate::engine::journal::DIR;
+
+/// What stage 1 will do.
 pub struct Plan {
-/// .
-pub steps: Vec<crate::step::Step>,
-/// .
-pub armed: bool }
+    /// What a careful person reads before saying yes.
+    pub summary: Summary,
+    /// What the engine does.
+    pub work: Steps,
+    /// grubenv, when the one-shot is armed there.
+    pub grubenv: Option<String>,
+}
+
+/// The steps of a plan.
+pub struct Steps {
+    /// In order; those that the next boot can see come last.
+    pub steps: Vec<Step>,
+    /// When all are done, the next boot goes to stage 2.
+    pub armed: bool,
+}
+
+/// The facts of the plan, for people and for scripts.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Summary {
+    /// Host name.
+    pub machine: String,
+    /// The distribution's name for itself.
+    pub system: String,
+    /// The disk that is overwritten.
+    pub disk: DiskSummary,
+    /// The image.
+    pub image: ImageSummary,
+    /// Where the payload waits while the disk is overwritten.
+    pub payload_waits_in: Place,
+    /// Bytes of memory that stage 2 needs, a backup of unknown size not counted.
+    pub memory_needed: u64,
+    /// Bytes of memory of the machine.
+    pub memory_total: u64,
+    /// The file that becomes `backup.tgz`, if any.
+    pub backup: Option<String>,
+    /// Files that go into the new system.
+    pub new_files: Vec<NewFile>,
+    /// The change to the boot configuration, in words.
+    pub boot: String,
+    /// The partition that gets the log of stage 2, if any.
+    pub log_drive: Option<String>,
+    /// Stage 2 stops before the first write.
+    pub pretend: bool,
+}
+
+/// The disk that is overwritten.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DiskSummary {
+    /// Kernel name now.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Maker's name.
+    pub model: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Its partition table's own name.
+    pub table: String,
+    /// What is on it: a line a partition.
+    pub partitions: Vec<String>,
+}
+
+/// The image.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ImageSummary {
+    /// Its file.
+    pub path: String,
+    /// PRETTY_NAME of its os-release.
+    pub name: Option<String>,
+    /// The device type that it was made for.
+    pub device_type: Option<String>,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Size on the disk in bytes.
+    pub unpacked_bytes: u64,
+}
+
+/// A file for the new system.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct NewFile {
+    /// Partition and path, such as `resin-boot:/config.json`.
+    pub place: String,
+    /// Where it comes from.
+    pub from: String,
+}
+
+/// A file that goes into the new system, with its content.
+struct NewContent {
+    partition: Target,
+    path: String,
+    from: String,
+    content: Secret,
+}
+
+/// Makes the plan. `run_id` names the run.
+///
+/// # Panics
+///
+/// When the checks found an error and it is called all the same.
+pub fn plan(subject: &Subject, run_id: &str) -> Plan {
+    let (config, host, material) = (subject.config, subject.host, subject.material);
+    let scan = material.image.as_ref().expect("checked: the image");
+    let root = host.mount_of("/").expect("checked: the root");
+    let disk = host.root_disk().expect("checked: the disk");
+    let loader = boot::of(host).expect("checked: the boot loader");
+    let armament = (!*config.no_setup).then(|| arm(host, loader.as_ref()));
+    let new = new_files(subject);
+    let backup = backup_place(subject);
+
+    let mut files = Vec::new();
+    let old_boot_files = armament.iter().flat_map(|armament| &armament.old_files);
+    let handover = Handover {
+        version: handover::VERSION,
+        run_id: run_id.to_owned(),
+        disk: identity(disk, root),
+        modules: crate::initramfs::module_paths(&material.modules),
+        restore: old_boot_files
+            .enumerate()
+            .map(|(number, old)| restore(host, number, old, &mut files))
+            .collect(),
+        payload: payload(host, &config.image_name.0, scan),
+        backup: None,
+        install: new
+            .iter()
+            .enumerate()
+            .map(|(number, file)| install(number, file, &mut files))
+            .collect(),
+        report: ReportPlace {
+            fs: fs_of(root),
+            dir: host.path_in_fs(REPORT_DIR).expect("checked: the root"),
+        },
+        log_drive: log_drive(subject),
+        memory_reserve: config.mem_min_free_s2.bytes(),
+        pretend: *config.no_flash,
+    };
+    let need = Need::of(subject).expect("checked: the image");
+    let summary = Summary {
+        machine: host.hostname.clone(),
+        system: host.os.pretty_name.clone(),
+        disk: disk_summary(host, disk),
+        image: ImageSummary {
+            path: config.image_name.0.clone(),
+            name: scan.boot.os_release.get("PRETTY_NAME").cloned(),
+            device_type: scan.slug().map(str::to_owned),
+            bytes: scan.file_bytes,
+            unpacked_bytes: scan.image_bytes,
+        },
+        payload_waits_in: handover.payload.place,
+        memory_needed: need.total(),
+        memory_total: host.memory.total,
+        backup: backup.as_ref().map(|backup| backup.path.clone()),
+        new_files: new
+            .iter()
+            .map(|file| NewFile {
+                place: format!("{}:{}", label(file.partition), file.path),
+                from: file.from.clone(),
+            })
+            .collect(),
+        boot: match &armament {
+            Some(armament) => armament.summary.clone(),
+            None => "left as it is (NO_SETUP)".to_owned(),
+        },
+        log_drive: config.log_drive.value.as_ref().map(|drive| drive.0.clone()),
+        pretend: *config.no_flash,
+    };
+
+    let mut steps = Vec::new();
+    steps.extend(backup_step(subject));
+    steps.push(Step::SealHandover {
+        handover: Box::new(handover),
+        backup_limit: host.memory.total.saturating_sub(need.total()),
+        backup,
+    });
+    steps.push(Step::BuildInitramfs {
+        path: INITRAMFS.to_owned(),
+        recipe: Box::new(Recipe {
+            executable: EXECUTABLE.to_owned(),
+            modules: material.modules.clone(),
+            files,
+            compression: Compression::best(host.kernel.initramfs_formats.as_deref()),
+        }),
+    });
+    let armed = armament.is_some();
+    let grubenv = armament
+        .as_ref()
+        .and_then(|armament| armament.grubenv.clone());
+    steps.extend(armament.into_iter().flat_map(|armament| armament.steps));
+    Plan {
+        summary,
+        work: Steps { steps, armed },
+        grubenv,
+    }
+}
+
+fn arm(host: &Host, loader: &dyn BootLoader) -> Armament {
+    let entry = Entry {
+        kernel: host.kernel.image.clone().expect("checked: the kernel"),
+        initramfs: INITRAMFS.to_owned(),
+        arguments: boot::cmdline::for_stage2(&host.kernel.cmdline),
+    };
+    loader.arm(host, &entry)
+}
+
+/// What stage 2 will know the disk by.
+fn identity(disk: &Disk, root: &Mount) -> DiskIdentity {
+    DiskIdentity {
+        bytes: disk.bytes,
+        sector_bytes: disk.sector_bytes,
+        serial: disk.serial.clone(),
+        wwid: disk.wwid.clone(),
+        table: disk.table.clone().expect("checked: the table"),
+        old_root: fs_of(root),
+    }
+}
+
+fn fs_of(mount: &Mount) -> FsIdentity {
+    FsIdentity {
+        uuid: mount.uuid.clone().expect("checked: the file system"),
+        fs_type: mount.fs_type.clone(),
+    }
+}
+
+/// A file of this machine as stage 2 will find it.
+fn place_of(host: &Host, path: &str) -> (FsIdentity, String) {
+    let mount = host.mount_of(path).expect("checked: the file system");
+    let inside = host.path_in_fs(path).expect("checked: the file system");
+    (fs_of(mount), inside)
+}
+
+fn payload(host: &Host, path: &str, scan: &Scan) -> Payload {
+    let (fs, inside) = place_of(host, path);
+    let part = |label: &str| -> ImagePartition {
+        scan.partition(label).expect("checked: the labels").clone()
+    };
+    Payload {
+        file: StoredFile {
+            fs,
+            path: inside,
+            bytes: scan.file_bytes,
+            sha256: scan.file_sha256.clone(),
+        },
+        place: Place::Memory,
+        format: scan.format,
+        image: Image {
+            bytes: scan.image_bytes,
+            sha256: scan.image_sha256.clone(),
+            boot: part("resin-boot"),
+            data: part("resin-data"),
+        },
+    }
+}
+
+/// config.json and the network files.
+fn new_files(subject: &Subject) -> Vec<NewContent> {
+    let config_json = subject.material.config_json.iter().map(|json| NewContent {
+        partition: Target::Boot,
+        path: "/config.json".to_owned(),
+        from: json.file.clone(),
+        content: json.bytes.clone(),
+    });
+    let keyfiles = subject.material.keyfiles.iter().map(|keyfile| NewContent {
+        partition: Target::Boot,
+        path: format!("/system-connections/{}", keyfile.name),
+        from: format!("wifi {}, {}", keyfile.ssid, keyfile.place),
+        content: keyfile.bytes.clone(),
+    });
+    config_json.chain(keyfiles).collect()
+}
+
+fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Install {
+    let content = format!("/balena-migrate/install/{number}");
+    files.push(SmallFile {
+        path: content.clone(),
+        content: file.content.clone(),
+    });
+    Install {
+        content,
+        partition: file.partition,
+        path: file.path.clone(),
+        bytes: file.content.expose().len() as u64,
+        sha256: sha256_hex(file.content.expose()),
+    }
+}
+
+fn restore(
+    host: &Host,
+    number: usize,
+    old: &boot::OldBootFile,
+    files: &mut Vec<SmallFile>,
+) -> Restore {
+    let (fs, path) = place_of(host, &old.path);
+    let old = old.old.as_ref().map(|(bytes, mode)| {
+        let content = format!("/balena-migrate/restore/{number}");
+        files.push(SmallFile {
+            path: content.clone(),
+            content: Secret::new(bytes.clone()),
+        });
+        OldFile {
+            content,
+            mode: *mode,
+            uid: 0,
+            gid: 0,
+        }
+    });
+    Restore { fs, path, old }
+}
+
+fn backup_file(subject: &Subject) -> String {
+    format!(
+        "{}/backup.tgz",
+        subject.config.home_dir.0.trim_end_matches('/')
+    )
+}
+
+/// The backup that the script will make, or the one that lies there.
+fn backup_place(subject: &Subject) -> Option<BackupPlace> {
+    let made = subject.config.backup_script.value.is_some();
+    if !made && subject.material.old_backup.is_none() {
+        return None;
+    }
+    let path = backup_file(subject);
+    let (fs, path_in_fs) = place_of(subject.host, &path);
+    Some(BackupPlace {
+        path,
+        fs,
+        path_in_fs,
+    })
+}
+
+fn backup_step(subject: &Subject) -> Option<Step> {
+    let script = subject.config.backup_script.value.as_ref()?;
+    let creates = backup_file(subject);
+    Some(Step::Backup {
+        argv: vec![script.0.clone(), creates.clone()],
+        folder: subject.config.home_dir.0.clone(),
+        creates,
+    })
+}
+
+fn log_drive(subject: &Subject) -> Option<LogDrive> {
+    let name = subject.material.log_drive.as_deref()?;
+    let (_, part) = subject.host.partition(name)?;
+    let fs = part.fs.as_ref().expect("checked: the log drive");
+    Some(LogDrive {
+        fs: FsIdentity {
+            uuid: fs.uuid.clone(),
+            fs_type: fs.fs_type.clone(),
+        },
+    })
+}
+
+fn label(target: Target) -> &'static str {
+    match target {
+        Target::Boot => "resin-boot",
+        Target::Data => "resin-data",
+    }
+}
+
+fn disk_summary(host: &Host, disk: &Disk) -> DiskSummary {
+    let partitions = disk.partitions.iter().map(|part| {
+        let fs = part.fs.as_ref().map_or("unknown".to_owned(), |fs| {
+            format!("{} {}", fs.fs_type, fs.label).trim_end().to_owned()
+        });
+        let mounted = host
+            .mounts
+            .iter()
+            .find(|mount| mount.device_name == part.name)
+            .map_or(String::new(), |mount| {
+                format!(", mounted at {}", mount.point)
+            });
+        format!("{}: {fs}, {}{mounted}", part.name, text::size(part.bytes))
+    });
+    DiskSummary {
+        name: disk.name.clone(),
+        bytes: disk.bytes,
+        model: disk.model.clone(),
+        serial: disk.serial.clone(),
+        table: disk
+            .table
+            .as_ref()
+            .map_or("unknown".to_owned(), ToString::to_string),
+        partitions: partitions.collect(),
+    }
+}

@@ -31,7 +31,10 @@ impl Sys {
             .split_first()
             .ok_or_else(|| io::Error::other("no program named"))?;
         self.pass(&format!("running {}", argv.join(" ")))?;
-        let mut command = Command::new(program);
+        let mut command = match program.starts_with('/') {
+            true => Command::new(self.real(program)),
+            false => Command::new(program),
+        };
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -49,6 +52,28 @@ impl Sys {
             how: output.status.to_string(),
             complaint: last_lines(&String::from_utf8_lossy(&output.stderr), 10),
         })
+    }
+
+    /// Starts a program that outlives this process and its terminal.
+    pub fn spawn_detached(&self, argv: &[String]) -> io::Result<()> {
+        let (program, arguments) = argv
+            .split_first()
+            .ok_or_else(|| io::Error::other("no program named"))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // SAFETY: setsid(2) is async-signal-safe, and nothing else runs between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                Ok(())
+            });
+        }
+        command.spawn().map(drop)
     }
 
     /// Asks the running system to reboot, the orderly way first.

@@ -10,6 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 
 /// Asked before every change, with the change in words; an error keeps it from happening.
@@ -272,6 +274,21 @@ impl Sys {
         })
     }
 
+    /// Takes a lock that ends with this process; `None` when another one holds it.
+    pub fn lock(&self, path: &str) -> io::Result<Option<Lock>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.real(path))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Lock { _held: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(error.into()),
+        }
+    }
+
     /// A file without a name in the folder for temporary files; it is gone when it is closed.
     pub fn scratch(&self) -> io::Result<File> {
         tempfile::tempfile()
@@ -288,6 +305,11 @@ impl Sys {
         let folder = real.parent().unwrap_or(Path::new("/"));
         File::open(folder)?.sync_all()
     }
+}
+
+/// A lock that is held until it is dropped.
+pub struct Lock {
+    _held: Flock<File>,
 }
 
 /// An append-only file: each line is on the disk when [`Appender::line`] returns.

@@ -4,6 +4,9 @@ use std::io;
 
 use super::Sys;
 
+/// This executable, also when its file was replaced or removed since it was started.
+pub const EXECUTABLE: &str = "/proc/self/exe";
+
 /// What uname(2) says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uname {
@@ -32,6 +35,19 @@ impl Sys {
     /// Effective user id of this process.
     pub fn euid(&self) -> u32 {
         nix::unistd::geteuid().as_raw()
+    }
+
+    /// The current folder.
+    pub fn current_dir(&self) -> io::Result<String> {
+        std::env::current_dir()?
+            .into_os_string()
+            .into_string()
+            .map_err(|_| io::Error::other("its name is not UTF-8"))
+    }
+
+    /// Waits.
+    pub fn sleep(&self, time: std::time::Duration) {
+        std::thread::sleep(time);
     }
 
     /// Bytes of a memory page.

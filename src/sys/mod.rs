@@ -4,6 +4,7 @@ pub mod block;
 pub mod command;
 pub mod files;
 pub mod identity;
+pub mod interrupt;
 pub mod module;
 pub mod mount;
 pub mod power;

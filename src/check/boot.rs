@@ -1,0 +1,72 @@
+//! Checks of what will start stage 2.
+
+use super::{Finding, Subject};
+use crate::boot;
+use crate::plan::INITRAMFS;
+
+/// The new system's boot loader is not signed for Secure Boot.
+pub fn secure_boot(subject: &Subject) -> Vec<Finding> {
+    if subject.host.firmware.secure_boot != Some(true) {
+        return Vec::new();
+    }
+    vec![Finding::error(
+        "secure-boot",
+        "Secure Boot is on, and would not start balenaOS",
+        "turn Secure Boot off in the firmware's set-up",
+    )]
+}
+
+/// A boot loader that can start an entry once.
+pub fn loader(subject: &Subject) -> Vec<Finding> {
+    match boot::of(subject.host) {
+        Ok(loader) => loader.check(subject.host),
+        Err(finding) => vec![finding],
+    }
+}
+
+/// The running kernel's file, and the modules that stage 2 needs.
+pub fn kernel(subject: &Subject) -> Vec<Finding> {
+    let mut findings = subject.material.module_findings.clone();
+    if subject.host.kernel.image.is_none() {
+        findings.push(Finding::error(
+            "kernel",
+            format!(
+                "the file of the running kernel {} was not found in /boot",
+                subject.host.kernel.release
+            ),
+            "reboot into an installed kernel; a kernel upgrade may have removed the running one",
+        ));
+    }
+    findings
+}
+
+/// Room for the initramfs, and for the journal.
+pub fn room(subject: &Subject) -> Vec<Finding> {
+    /// Left free beside it: file systems that are full to the last block break other things.
+    const MARGIN: u64 = 4 << 20;
+    let need = subject.material.initramfs_bytes + MARGIN;
+    let Some(mount) = subject.host.mount_of(INITRAMFS) else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    if mount.read_only {
+        findings.push(Finding::error(
+            "boot-read-only",
+            format!("{} is mounted read-only", mount.point),
+            format!("mount -o remount,rw {}", mount.point),
+        ));
+    }
+    if mount.free < need {
+        findings.push(Finding::error(
+            "boot-room",
+            format!(
+                "{} has {} KiB free, the initramfs needs {} KiB",
+                mount.point,
+                mount.free >> 10,
+                need.div_ceil(1024)
+            ),
+            "remove old kernels or other files from it",
+        ));
+    }
+    findings
+}

@@ -1,0 +1,117 @@
+//! Checks of the machine itself: who asks, what it is, what it boots from.
+
+use super::{Finding, Subject};
+use crate::device;
+use crate::host::Host;
+
+/// Only root can read disks and change the boot configuration.
+pub fn root_user(subject: &Subject) -> Vec<Finding> {
+    if subject.host.euid == 0 {
+        return Vec::new();
+    }
+    vec![Finding::error(
+        "root",
+        "this was not started by root",
+        "run it with sudo",
+    )]
+}
+
+/// Stage 2 is this very executable, started by the running kernel.
+pub fn architecture(subject: &Subject) -> Vec<Finding> {
+    let host = subject.host;
+    if host.machine == "x86_64" && host.executable_arch == "x86_64" {
+        return Vec::new();
+    }
+    vec![Finding::error(
+        "architecture",
+        format!(
+            "the kernel says {}, this executable is made for {}",
+            host.machine, host.executable_arch
+        ),
+        "this version moves x86_64 machines with the x86_64 executable",
+    )]
+}
+
+/// A distribution that nobody has tried is worth a word.
+pub fn distribution(subject: &Subject) -> Vec<Finding> {
+    let os = &subject.host.os;
+    if device::is_tested(os) {
+        return Vec::new();
+    }
+    let name = match os.pretty_name.as_str() {
+        "" => "a system without /etc/os-release",
+        name => name,
+    };
+    vec![Finding::warning(
+        "os-untested",
+        format!("{name} is not among the systems that this version was tested on"),
+        "rehearse with --pretend on one machine of this kind first",
+    )]
+}
+
+/// The disk to overwrite must be one disk, and stage 2 must know it when it sees it.
+pub fn disk(subject: &Subject) -> Vec<Finding> {
+    let host = subject.host;
+    let Some(root) = host.mount_of("/") else {
+        return vec![Finding::error(
+            "disk",
+            "the file system that holds / is not on a block device",
+            "this tool overwrites the disk that the machine runs from; run it on such a machine",
+        )];
+    };
+    let disk = match root.disks.as_slice() {
+        [name] => host.disk(name),
+        [] => None,
+        several => {
+            return vec![Finding::error(
+                "disk",
+                format!("/ spans more than one disk: {}", several.join(", ")),
+                "this version migrates machines whose / is on one disk",
+            )];
+        }
+    };
+    let Some(disk) = disk else {
+        return vec![Finding::error(
+            "disk",
+            format!(
+                "no disk was found under {}, which holds /",
+                root.device_name
+            ),
+            "send the output of `balena-migrate facts` with your report",
+        )];
+    };
+    let mut findings = Vec::new();
+    if disk.read_only {
+        findings.push(Finding::error(
+            "disk",
+            format!("the disk {} is read-only", disk.name),
+            "make it writable, or replace it",
+        ));
+    }
+    if disk.table.is_none() {
+        findings.push(Finding::error(
+            "disk",
+            format!(
+                "the disk {} has no partition table that is known here",
+                disk.name
+            ),
+            "stage 2 names the disk by its MBR signature or GPT GUID, among others",
+        ));
+    }
+    findings.extend(plain_root(host));
+    findings
+}
+
+/// Stage 2 mounts the old root by itself, without the distribution's bring-up.
+fn plain_root(host: &Host) -> Option<Finding> {
+    let root = host.mount_of("/")?;
+    let plain = host.partition(&root.device_name).is_some();
+    let known = matches!(root.fs_type.as_str(), "ext2" | "ext3" | "ext4");
+    (!plain || !known || root.uuid.is_none()).then(|| {
+        Finding::error(
+            "root-fs",
+            format!("/ is {} on {}", root.fs_type, root.device_name),
+            "this version needs / as ext2, ext3 or ext4 on a partition of its own",
+        )
+    })
+}

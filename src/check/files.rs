@@ -1,0 +1,126 @@
+//! Checks of the user's files, and of where stage 2 will find them.
+
+use super::{Finding, Subject};
+use crate::host::Host;
+
+/// config.json is there and has what a device needs to come online.
+pub fn config_json(subject: &Subject) -> Vec<Finding> {
+    if subject.config.balena_config.value.is_none() {
+        return vec![Finding::warning(
+            "config-json-none",
+            "no config.json is given: the new system will not know its fleet",
+            "set BALENA_CONFIG, unless the image has one inside",
+        )];
+    }
+    subject.material.config_json_findings.clone()
+}
+
+/// Stage 2 must be able to mount the file system that holds the image.
+pub fn home_dir(subject: &Subject) -> Vec<Finding> {
+    let home = &subject.config.home_dir.0;
+    match subject.host.mount_of(home) {
+        Some(mount)
+            if subject.host.partition(&mount.device_name).is_some()
+                && mount.uuid.is_some()
+                && mount.fs_type.starts_with("ext") =>
+        {
+            Vec::new()
+        }
+        mount => {
+            let place = mount.map_or("no block device".to_owned(), |mount| {
+                format!("{} on {}", mount.fs_type, mount.device_name)
+            });
+            vec![Finding::error(
+                "home-dir",
+                format!("{home} is on {place}, which stage 2 can't mount"),
+                "copy the folder to the file system that holds /",
+            )]
+        }
+    }
+}
+
+/// The backup script can be run.
+pub fn backup_script(subject: &Subject) -> Vec<Finding> {
+    let Some(script) = &subject.config.backup_script.value else {
+        return Vec::new();
+    };
+    let path = &script.0;
+    match subject.material.backup_script_mode {
+        None => vec![Finding::error(
+            "backup-script",
+            format!("the backup script {path} is not there"),
+            "give BACKUP_SCRIPT the name of a file in HOME_DIR",
+        )],
+        Some(mode) if mode & 0o111 == 0 => vec![Finding::error(
+            "backup-script",
+            format!("the backup script {path} is not executable"),
+            format!("chmod +x {path}"),
+        )],
+        Some(_) => Vec::new(),
+    }
+}
+
+/// Without a network file the new system may never be heard of.
+pub fn network(subject: &Subject) -> Vec<Finding> {
+    let mut findings = subject.material.network_findings.clone();
+    if subject.material.keyfiles.is_empty() && *subject.config.require_nmgr_file {
+        findings.push(Finding::error(
+            "network-none",
+            "no network file would be made for the new system",
+            "choose wifi networks by MIGRATE_ALL_WIFIS or MIGRATE_WIFI_CFG, or set \
+             REQUIRE_NMGR_FILE=FALSE if a wire with DHCP is enough",
+        ));
+    }
+    findings
+}
+
+/// The log drive survives only if it is not the disk that is overwritten.
+pub fn log_drive(subject: &Subject) -> Vec<Finding> {
+    let Some(wanted) = &subject.config.log_drive.value else {
+        return Vec::new();
+    };
+    log_drive_problem(subject, &wanted.0)
+        .map(|(what, remedy)| Finding::error("log-drive", what, remedy))
+        .into_iter()
+        .collect()
+}
+
+fn log_drive_problem(subject: &Subject, wanted: &str) -> Option<(String, String)> {
+    let another = || "give LOG_DRIVE a partition on another disk or a USB stick".to_owned();
+    let host: &Host = subject.host;
+    let Some((disk, part)) = subject
+        .material
+        .log_drive
+        .as_deref()
+        .and_then(|name| host.partition(name))
+    else {
+        return Some((
+            format!("LOG_DRIVE={wanted} is no partition of a disk"),
+            another(),
+        ));
+    };
+    if host.root_disk().is_some_and(|root| root.name == disk.name) {
+        return Some((
+            format!(
+                "LOG_DRIVE={wanted} is on {}, the disk that is overwritten",
+                disk.name
+            ),
+            another(),
+        ));
+    }
+    let fs_type = &subject.config.log_fs_type.0;
+    match &part.fs {
+        Some(fs) if fs.fs_type == *fs_type => None,
+        Some(fs) => Some((
+            format!(
+                "LOG_DRIVE={wanted} is {}, LOG_FS_TYPE says {fs_type}",
+                fs.fs_type
+            ),
+            format!("set LOG_FS_TYPE={}", fs.fs_type),
+        )),
+        None => Some((
+            format!("LOG_DRIVE={wanted} has no file system that is known here"),
+            format!("make one: mkfs.{fs_type} {wanted}"),
+        )),
+    }
+}

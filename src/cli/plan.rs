@@ -1,0 +1,101 @@
+//! `balena-migrate plan`: everything up to the question, and nothing after it. The beginning of
+//! `run` is here too, so that both see the same.
+
+use anyhow::{Context, anyhow};
+
+use super::{Exit, Failure, Options, screen};
+use crate::check::{self, Finding, Subject};
+use crate::config::{self, Config};
+use crate::host::{self, Host};
+use crate::material::{self, Material};
+use crate::plan::{self, Plan, text};
+use crate::sys::Sys;
+
+/// What was looked at and what came out of it.
+pub struct Looked {
+    pub config: Config,
+    pub findings: Vec<Finding>,
+    /// The plan, unless a finding stops it.
+    pub plan: Option<Plan>,
+    pub run_id: String,
+}
+
+/// `balena-migrate plan`.
+pub fn plan(sys: &Sys, options: &Options, as_json: bool) -> Result<Exit, Failure> {
+    let looked = look(sys, options)?;
+    if as_json {
+        let value = match &looked.plan {
+            Some(plan) => text::json(plan, &looked.findings),
+            None => serde_json::json!({ "findings": looked.findings }),
+        };
+        screen::print(&format!("{value:#}\n"))?;
+    } else {
+        show(&looked)?;
+    }
+    Ok(match looked.plan {
+        Some(_) => Exit::Done,
+        None => Exit::Refused,
+    })
+}
+
+/// Reads configuration, machine and files, checks, and plans.
+pub fn look(sys: &Sys, options: &Options) -> Result<Looked, Failure> {
+    let config = load(sys, options)?;
+    let host = host::collect::collect(sys).context("looking at this machine")?;
+    let material = gather(sys, &config, &host)?;
+    let subject = Subject {
+        config: &config,
+        host: &host,
+        material: &material,
+    };
+    let findings = check::all(&subject);
+    let run_id = random_id(sys)?;
+    let plan = (!check::stops(&findings)).then(|| plan::plan(&subject, &run_id));
+    Ok(Looked {
+        config,
+        findings,
+        plan,
+        run_id,
+    })
+}
+
+fn load(sys: &Sys, options: &Options) -> Result<Config, Failure> {
+    let cwd = sys.current_dir().context("finding the current folder")?;
+    let config = config::load(sys, &cwd, &options.overrides())
+        .map_err(|error| Failure(Exit::Usage, anyhow!("{error}")))?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+fn gather(sys: &Sys, config: &Config, host: &Host) -> Result<Material, Failure> {
+    let mut progress = screen::Progress::new("reading the image");
+    Ok(material::gather(sys, config, host, &mut |bytes| {
+        progress.at(bytes);
+    })?)
+}
+
+/// A name for this run, from the kernel.
+fn random_id(sys: &Sys) -> Result<String, Failure> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let id = sys
+        .read_text(path)
+        .with_context(|| format!("reading {path}"))?;
+    Ok(id.trim().to_owned())
+}
+
+/// Prints findings and plan.
+pub fn show(looked: &Looked) -> Result<(), Failure> {
+    let mut page = text::findings(&looked.findings);
+    match &looked.plan {
+        Some(plan) => {
+            if !page.is_empty() {
+                page.push('\n');
+            }
+            page.push_str(&text::plan(plan));
+        }
+        None => page.push_str("\nNothing was changed. Put the errors right and run again.\n"),
+    }
+    screen::print(&page)
+}

@@ -1,0 +1,159 @@
+//! `balena-migrate run`: THE JOB of stage 1. Look, say everything, ask once, prepare, arm.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use super::plan::{Looked, look, show};
+use super::{Exit, Failure, Options, screen, status, undo};
+use crate::config::Config;
+use crate::engine::journal::{Begin, Journal};
+use crate::engine::{self, ApplyError};
+use crate::plan::Plan;
+use crate::sys::Sys;
+use crate::sys::identity::EXECUTABLE;
+use crate::sys::interrupt;
+
+/// `balena-migrate run`.
+pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
+    let _only_one = lock(sys)?;
+    if let Some(exit) = settle_earlier_run(sys)? {
+        return Ok(exit);
+    }
+    let looked = look(sys, options)?;
+    show(&looked)?;
+    let Some(plan) = &looked.plan else {
+        return Ok(Exit::Refused);
+    };
+    if !consent(options, &looked)? {
+        screen::print("Nothing was changed.\n")?;
+        return Ok(Exit::Usage);
+    }
+    apply(sys, plan, &looked)?;
+    announce(sys, &looked.config, plan, &looked.run_id)
+}
+
+/// Two runs at once would take each other's files for those of the old system.
+pub fn lock(sys: &Sys) -> Result<crate::sys::files::Lock, Failure> {
+    let path = "/run/balena-migrate.lock";
+    match sys.lock(path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(Failure(
+            Exit::Refused,
+            anyhow!("another balena-migrate is running (it holds {path}); wait for it"),
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Failure(
+            Exit::Refused,
+            anyhow!("this was not started by root; run it with sudo"),
+        )),
+        Err(error) => Err(anyhow::Error::new(error)
+            .context(format!("locking {path}"))
+            .into()),
+    }
+}
+
+/// A run that is armed, cut off or returned must be undone before the next: says so and offers it.
+fn settle_earlier_run(sys: &Sys) -> Result<Option<Exit>, Failure> {
+    let Some(journal) = Journal::read(sys)? else {
+        return Ok(None);
+    };
+    screen::print(&status::describe(sys, &journal)?)?;
+    if !screen::somebody_is_there() {
+        screen::print("Run `balena-migrate undo` first.\n")?;
+        return Ok(Some(Exit::Refused));
+    }
+    if !screen::ask("Undo the earlier run now and start afresh?").context("asking")? {
+        return Ok(Some(Exit::Refused));
+    }
+    match undo::take_back(sys)? {
+        Exit::Done => Ok(None),
+        exit => Ok(Some(exit)),
+    }
+}
+
+/// The one question. Without a terminal, `--yes` or DO_REBOOT is the answer.
+fn consent(options: &Options, looked: &Looked) -> Result<bool, Failure> {
+    if options.yes {
+        return Ok(true);
+    }
+    if screen::somebody_is_there() {
+        return Ok(screen::ask("Go on?").context("asking")?);
+    }
+    if looked.config.do_reboot.value.is_some() {
+        return Ok(true);
+    }
+    Err(Failure(
+        Exit::Usage,
+        anyhow!("there is no terminal to ask on; say --yes, or set DO_REBOOT"),
+    ))
+}
+
+fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<(), Failure> {
+    interrupt::catch().context("preparing for signals")?;
+    let changing = sys.gated(interrupt::gate());
+    let begin = Begin {
+        run_id: looked.run_id.clone(),
+        home: looked.config.home_dir.0.clone(),
+        boot_id: status::boot_id(sys)?,
+        grubenv: plan.grubenv.clone(),
+    };
+    let steps = plan.work.steps.len();
+    engine::apply(sys, &changing, &plan.work, begin, &mut |number, what| {
+        log::info!("step {} of {steps}: {what}", number + 1);
+    })
+    .map_err(|error| match error {
+        ApplyError::Undone(_) => Failure(Exit::Fault, error.into()),
+        ApplyError::UndoIncomplete { .. } => Failure(Exit::UndoIncomplete, error.into()),
+    })
+}
+
+/// The last words; the fleet tools of old look for the beginnings of these lines.
+fn announce(sys: &Sys, config: &Config, plan: &Plan, run_id: &str) -> Result<Exit, Failure> {
+    if !plan.work.armed {
+        screen::print(
+            "Everything is prepared and the boot configuration is as it was (NO_SETUP).\n\
+             `balena-migrate undo` removes what was made.\n",
+        )?;
+        return Ok(Exit::Done);
+    }
+    match config.do_reboot.value {
+        None => screen::print(
+            "migration successful, please reboot system\n\
+             The next boot starts stage 2. `balena-migrate undo` takes everything back until then.\n",
+        )?,
+        Some(reboot) => {
+            screen::print(&format!(
+                "migration successful, rebooting system in {0} seconds\n\
+                 `balena-migrate undo` takes everything back until then.\n",
+                reboot.seconds
+            ))?;
+            schedule_reboot(sys, run_id, reboot.seconds)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The reboot is left to a process of its own, so that whoever called this one over a network
+/// gets its exit code before the network goes.
+fn schedule_reboot(sys: &Sys, run_id: &str, seconds: u64) -> Result<(), Failure> {
+    let words = ["reboot-when-due", "--run-id", run_id, "--after"];
+    let mut argv = vec![EXECUTABLE.to_owned()];
+    argv.extend(words.map(str::to_owned));
+    argv.push(seconds.to_string());
+    Ok(sys.spawn_detached(&argv).context("scheduling the reboot")?)
+}
+
+/// Waits, and reboots if the run is still armed.
+pub fn reboot_when_due(sys: &Sys, run_id: &str, after: u64) -> Result<Exit, Failure> {
+    sys.sleep(Duration::from_secs(after));
+    let journal = Journal::read(sys)?;
+    let armed = journal.is_some_and(|journal| {
+        journal.complete() == Some(true)
+            && !journal.is_undone()
+            && journal.begin().is_some_and(|begin| begin.run_id == run_id)
+    });
+    if armed {
+        sys.ask_for_reboot().context("rebooting")?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,79 @@
+//! What a person sees and answers: standard output for the result, standard error for the way.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use super::{Exit, Failure};
+
+/// Whether there is somebody to ask.
+pub fn somebody_is_there() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Asks a question whose answer is yes only if it is typed.
+pub fn ask(question: &str) -> io::Result<bool> {
+    print!("{question} [y/N] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
+}
+
+/// Prints the result of a verb. A reader that went away is no fault of ours.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure(
+            Exit::Fault,
+            anyhow::Error::new(error).context("writing to standard output"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Shows how far the reading of a large file is, now and then.
+pub struct Progress {
+    what: &'static str,
+    started: Instant,
+    last: Instant,
+    redraws: bool,
+}
+
+impl Progress {
+    /// Starts to show the progress of `what`.
+    pub fn new(what: &'static str) -> Progress {
+        Progress {
+            what,
+            started: Instant::now(),
+            last: Instant::now(),
+            redraws: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Tells that `bytes` are done.
+    pub fn at(&mut self, bytes: u64) {
+        let pause = Duration::from_millis(if self.redraws { 200 } else { 10_000 });
+        if self.last.elapsed() < pause {
+            return;
+        }
+        self.last = Instant::now();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let mib = bytes as f64 / f64::from(1 << 20);
+        let line = format!("{}: {mib:.0} MiB, {:.0} MiB/s", self.what, mib / seconds);
+        if self.redraws {
+            eprint!("\r{line}\x1b[K");
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.redraws {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

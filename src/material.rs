@@ -1,0 +1,204 @@
+//! The user's files and the kernel's modules, as stage 1 reads them for the checks and the plan.
+//!
+//! [`gather`] is the only maker; what is wrong with a file becomes a finding and not an error, so
+//! that everything is said at once.
+
+use std::io;
+
+use anyhow::{Context, Result};
+
+use crate::check::Finding;
+use crate::config::Config;
+use crate::config::balena::{self, BalenaConfig};
+use crate::host::Host;
+use crate::initramfs::modules::{self, ModuleFile, ModuleTree};
+use crate::initramfs::{self, Compression, Recipe, SmallFile};
+use crate::network::{self, Keyfile};
+use crate::payload::scan::{self, Scan};
+use crate::sys::Sys;
+use crate::sys::identity::EXECUTABLE;
+
+/// What stage 1 read besides the machine itself.
+pub struct Material {
+    /// The image, or why it can't be used.
+    pub image: Result<Scan, String>,
+    /// config.json, if one is given and can be read.
+    pub config_json: Option<BalenaConfig>,
+    /// What is wrong with config.json.
+    pub config_json_findings: Vec<Finding>,
+    /// Network files for the new system.
+    pub keyfiles: Vec<Keyfile>,
+    /// What can't be carried of the network.
+    pub network_findings: Vec<Finding>,
+    /// The modules that stage 2 loads, in order.
+    pub modules: Vec<ModuleFile>,
+    /// What is wrong with them.
+    pub module_findings: Vec<Finding>,
+    /// Size of the initramfs unpacked, in bytes: compressed it is smaller.
+    pub initramfs_bytes: u64,
+    /// Size of the `backup.tgz` that lies in HOME_DIR, in bytes.
+    pub old_backup: Option<u64>,
+    /// Permission bits of the backup script; `None` when it is not there.
+    pub backup_script_mode: Option<u32>,
+    /// Kernel name of the partition that LOG_DRIVE names.
+    pub log_drive: Option<String>,
+}
+
+/// Reads everything. `progress` gets the bytes of the uncompressed image that were seen so far.
+pub fn gather(
+    sys: &Sys,
+    config: &Config,
+    host: &Host,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Material> {
+    let image = read_image(sys, &config.image_name.0, progress)?;
+    let (config_json, config_json_findings) = read_config_json(sys, config);
+    let network = network::collect(sys, config, &host.network);
+    let (modules, module_findings) = choose_modules(sys, config, host)?;
+    let initramfs_bytes =
+        measure_initramfs(sys, &modules, &network.keyfiles, config_json.as_ref())?;
+    let home = config.home_dir.0.trim_end_matches('/');
+    Ok(Material {
+        image,
+        config_json,
+        config_json_findings,
+        keyfiles: network.keyfiles,
+        network_findings: network.problems.into_iter().map(Finding::from).collect(),
+        modules,
+        module_findings,
+        initramfs_bytes,
+        old_backup: sys
+            .meta(&format!("{home}/backup.tgz"))
+            .ok()
+            .map(|meta| meta.bytes),
+        backup_script_mode: config
+            .backup_script
+            .value
+            .as_ref()
+            .and_then(|script| sys.meta(&script.0).ok())
+            .filter(|meta| meta.is_file)
+            .map(|meta| meta.mode),
+        log_drive: resolve_log_drive(sys, config),
+    })
+}
+
+/// Scans the image; a fault of the file is an answer, a fault of this machine is an error.
+fn read_image(
+    sys: &Sys,
+    path: &str,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Result<Scan, String>> {
+    let meta = match sys.meta(path) {
+        Ok(meta) if meta.is_file => meta,
+        Ok(_) => return Ok(Err("it is not a regular file".into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Err("there is no such file".into()));
+        }
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if meta.bytes == 0 {
+        return Ok(Err("it is empty".into()));
+    }
+    let file = match sys.open(path) {
+        Ok(file) => io::BufReader::with_capacity(1 << 20, file),
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let scratch = sys.scratch().context("making a temporary file")?;
+    Ok(scan::scan(file, scratch, progress).map_err(|error| error.to_string()))
+}
+
+fn read_config_json(sys: &Sys, config: &Config) -> (Option<BalenaConfig>, Vec<Finding>) {
+    let Some(file) = &config.balena_config.value else {
+        return (None, Vec::new());
+    };
+    match sys.read(&file.0) {
+        Ok(bytes) => {
+            let json = balena::inspect(&file.0, bytes);
+            let findings = json.problems.iter().cloned().map(Finding::from).collect();
+            (Some(json), findings)
+        }
+        Err(error) => {
+            let finding = Finding::error(
+                "config-json",
+                format!("{} can't be read: {error}", file.0),
+                "give BALENA_CONFIG the name of a file in HOME_DIR",
+            );
+            (None, vec![finding])
+        }
+    }
+}
+
+/// The modules to reach the disks that stage 2 needs, and their file systems.
+fn choose_modules(
+    sys: &Sys,
+    config: &Config,
+    host: &Host,
+) -> Result<(Vec<ModuleFile>, Vec<Finding>)> {
+    let release = &host.kernel.release;
+    let tree = match ModuleTree::read(sys, release) {
+        Ok(tree) => tree,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let finding = Finding::error(
+                "modules",
+                format!("the modules of the running kernel {release} are not in /lib/modules"),
+                "reboot into an installed kernel; a kernel upgrade may have removed the running one",
+            );
+            return Ok((Vec::new(), vec![finding]));
+        }
+        Err(error) => return Err(error).context("reading the list of modules"),
+    };
+    let disks = host
+        .root_disk()
+        .into_iter()
+        .chain(resolve_log_drive(sys, config).and_then(|name| Some(host.partition(&name)?.0)));
+    let mut required: Vec<&str> = modules::REQUIRED.to_vec();
+    for disk in disks {
+        required.extend(disk.modules.iter().map(String::as_str));
+    }
+    Ok(
+        match modules::resolve(&tree, &required, &modules::OPTIONAL) {
+            Ok(files) => (files, Vec::new()),
+            Err(missing) => {
+                let finding = Finding::error(
+                    "modules",
+                    missing.to_string(),
+                    "install the kernel's package again, then run again",
+                );
+                (Vec::new(), vec![finding])
+            }
+        },
+    )
+}
+
+/// Makes the initramfs once and throws it away; only the hand-over is not known yet.
+fn measure_initramfs(
+    sys: &Sys,
+    modules: &[ModuleFile],
+    keyfiles: &[Keyfile],
+    config_json: Option<&BalenaConfig>,
+) -> Result<u64> {
+    let contents = keyfiles
+        .iter()
+        .map(|keyfile| &keyfile.bytes)
+        .chain(config_json.map(|json| &json.bytes));
+    let files = contents.enumerate().map(|(number, content)| SmallFile {
+        path: format!("/balena-migrate/install/{number}"),
+        content: content.clone(),
+    });
+    let recipe = Recipe {
+        executable: EXECUTABLE.to_owned(),
+        modules: modules.to_vec(),
+        files: files.collect(),
+        compression: Compression::None,
+    };
+    /// More than the hand-over and the old boot files ever have.
+    const HANDOVER: u64 = 64 << 10;
+    Ok(initramfs::measure(sys, &recipe, &[])? + HANDOVER)
+}
+
+/// LOG_DRIVE may be a link such as /dev/disk/by-uuid/…
+fn resolve_log_drive(sys: &Sys, config: &Config) -> Option<String> {
+    let wanted = config.log_drive.value.as_ref()?;
+    let device = sys.canonical(&wanted.0).ok()?;
+    device.rsplit_once('/').map(|(_, name)| name.to_owned())
+}

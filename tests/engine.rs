@@ -1,0 +1,342 @@
+//! The engine's promise: whatever happens at whatever change, an undo leaves the tree as it was.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use balena_migrate::engine::journal::{Begin, Journal};
+use balena_migrate::engine::{self, ApplyError, undo::undo};
+use balena_migrate::handover::{
+    DiskIdentity, Format, FsIdentity, Handover, Image, ImagePartition, Payload, Place, ReportPlace,
+    StoredFile, TableIdentity,
+};
+use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
+use balena_migrate::plan::Steps;
+use balena_migrate::secret::Secret;
+use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
+use balena_migrate::sys::Sys;
+use balena_migrate::sys::files::Gate;
+
+const OLD_CUSTOM: &str = "menuentry mine {}\n";
+
+/// Path, and what is there: mode, owner and content of a file, mode and owner of a folder.
+type Tree = BTreeMap<String, (u32, u32, u32, Vec<u8>)>;
+
+fn tree_of(root: &Path) -> Tree {
+    let mut tree = Tree::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let content = match meta.is_dir() {
+                true => Vec::new(),
+                false => fs::read(&path).unwrap(),
+            };
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            tree.insert(name, (meta.mode(), meta.uid(), meta.gid(), content));
+            if meta.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    tree
+}
+
+/// A small machine in a folder, in memory where there is a place for it: fsync is slow on disks.
+fn machine() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    let dir = match shm.is_dir() {
+        true => tempfile::tempdir_in(shm),
+        false => tempfile::tempdir(),
+    }
+    .unwrap();
+    for folder in ["boot/grub", "etc", "var/lib", "home"] {
+        fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("boot/grub/custom.cfg", OLD_CUSTOM, 0o640);
+    write("home/backup.tgz", "of yesterday", 0o644);
+    write(
+        "home/backup.sh",
+        "#!/bin/sh\nprintf new > backup.tgz\n",
+        0o755,
+    );
+    write("executable", "an executable", 0o755);
+    dir
+}
+
+fn handover() -> Handover {
+    let fs = FsIdentity {
+        uuid: "u".into(),
+        fs_type: "ext4".into(),
+    };
+    let part = |label: &str| ImagePartition {
+        number: 1,
+        label: label.into(),
+        fs_type: "vfat".into(),
+        start: 0,
+        bytes: 1,
+    };
+    Handover {
+        version: 1,
+        run_id: "run".into(),
+        disk: DiskIdentity {
+            bytes: 1,
+            sector_bytes: 512,
+            serial: None,
+            wwid: None,
+            table: TableIdentity::Mbr("00000001".into()),
+            old_root: fs.clone(),
+        },
+        modules: Vec::new(),
+        restore: Vec::new(),
+        payload: Payload {
+            file: StoredFile {
+                fs: fs.clone(),
+                path: "/i".into(),
+                bytes: 1,
+                sha256: "0".into(),
+            },
+            place: Place::Memory,
+            format: Format::Gzip,
+            image: Image {
+                bytes: 1,
+                sha256: "0".into(),
+                boot: part("resin-boot"),
+                data: part("resin-data"),
+            },
+        },
+        backup: None,
+        install: Vec::new(),
+        report: ReportPlace {
+            fs,
+            dir: "/var/lib/balena-migrate".into(),
+        },
+        log_drive: None,
+        memory_reserve: 0,
+        pretend: false,
+    }
+}
+
+/// One step of every kind that needs no tool of a distribution.
+fn steps(backup_limit: u64) -> Steps {
+    let fs = handover().report.fs;
+    let steps = vec![
+        Step::Backup {
+            argv: vec!["/home/backup.sh".into()],
+            folder: "/home".into(),
+            creates: "/home/backup.tgz".into(),
+        },
+        Step::SealHandover {
+            handover: Box::new(handover()),
+            backup: Some(BackupPlace {
+                path: "/home/backup.tgz".into(),
+                fs,
+                path_in_fs: "/home/backup.tgz".into(),
+            }),
+            backup_limit,
+        },
+        Step::BuildInitramfs {
+            path: "/boot/balena-migrate.img".into(),
+            recipe: Box::new(Recipe {
+                executable: "/executable".into(),
+                modules: Vec::new(),
+                files: vec![SmallFile {
+                    path: "/balena-migrate/install/0".into(),
+                    content: Secret::new(*b"key"),
+                }],
+                compression: Compression::None,
+            }),
+        },
+        Step::WriteFile {
+            path: "/boot/grub/custom.cfg".into(),
+            content: Secret::new(format!("menuentry ours {{}}\n{OLD_CUSTOM}")),
+            mode: 0o644,
+            expect: Expect::Seen(Some(OLD_CUSTOM.into())),
+            writers: Writers::People,
+        },
+        Step::WriteFile {
+            path: "/boot/grub/grubenv".into(),
+            content: Secret::new("next_entry=balena-migrate"),
+            mode: 0o644,
+            expect: Expect::Seen(None),
+            writers: Writers::BootLoader,
+        },
+    ];
+    Steps { steps, armed: true }
+}
+
+fn begin() -> Begin {
+    Begin {
+        run_id: "run".into(),
+        home: "/home".into(),
+        boot_id: "boot".into(),
+        grubenv: None,
+    }
+}
+
+fn apply(sys: &Sys, changing: &Sys, steps: &Steps) -> Result<(), ApplyError> {
+    engine::apply(sys, changing, steps, begin(), &mut |_, _| ())
+}
+
+/// Counts the changes of a whole run.
+fn changes_of_a_run() -> usize {
+    let dir = machine();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let sys = Sys::new(dir.path());
+    let counting = sys.gated(Arc::new(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }));
+    apply(&sys, &counting, &steps(1000)).unwrap();
+    count.load(Ordering::SeqCst)
+}
+
+/// A gate that fails at change `at` (from 0), and with `for_good` at every one after it, as when
+/// the process was killed.
+fn breaks_at(at: usize, for_good: bool) -> Gate {
+    let count = AtomicUsize::new(0);
+    Arc::new(move |change| {
+        let now = count.fetch_add(1, Ordering::SeqCst);
+        match now == at || (for_good && now > at) {
+            true => Err(io::Error::other(format!("broken on purpose at: {change}"))),
+            false => Ok(()),
+        }
+    })
+}
+
+#[test]
+fn a_whole_run_changes_the_tree_and_undo_gives_it_back() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    apply(&sys, &sys, &steps(1000)).unwrap();
+
+    let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
+    let sealed = Handover::parse(&sealed).unwrap();
+    assert_eq!(sealed.backup.unwrap().bytes, 3, "the new backup is named");
+    let initramfs = sys.meta("/boot/balena-migrate.img").unwrap();
+    assert_eq!(initramfs.mode, 0o600, "it holds keys");
+    assert_eq!(sys.meta("/boot/grub/custom.cfg").unwrap().mode, 0o640);
+    let journal = Journal::read(&sys).unwrap().unwrap();
+    assert_eq!(journal.complete(), Some(true));
+
+    let undone = undo(&sys).unwrap();
+    assert_eq!(undone.left, Vec::<String>::new());
+    assert_eq!(tree_of(dir.path()), before);
+    assert!(!undo(&sys).unwrap().anything, "a second undo finds nothing");
+}
+
+#[test]
+fn a_failure_at_any_change_is_taken_back_at_once() {
+    for at in 0..changes_of_a_run() {
+        let dir = machine();
+        let before = tree_of(dir.path());
+        let sys = Sys::new(dir.path());
+        let result = apply(&sys, &sys.gated(breaks_at(at, false)), &steps(1000));
+        assert!(
+            matches!(result, Err(ApplyError::Undone(_))),
+            "change {at}: {result:?}"
+        );
+        assert_eq!(tree_of(dir.path()), before, "change {at}");
+    }
+}
+
+#[test]
+fn a_process_killed_at_any_change_is_taken_back_by_a_later_undo() {
+    for at in 0..changes_of_a_run() {
+        let dir = machine();
+        let before = tree_of(dir.path());
+        let sys = Sys::new(dir.path());
+        let dead = sys.gated(breaks_at(at, true));
+        assert!(apply(&dead, &dead, &steps(1000)).is_err());
+        let undone = undo(&sys).unwrap();
+        assert_eq!(undone.left, Vec::<String>::new(), "change {at}");
+        assert_eq!(tree_of(dir.path()), before, "change {at}");
+    }
+}
+
+#[test]
+fn an_undo_killed_at_any_change_is_finished_by_the_next() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    for at in 0.. {
+        apply(&sys, &sys, &steps(1000)).unwrap();
+        let cut = undo(&sys.gated(breaks_at(at, true)));
+        let finished = matches!(&cut, Ok(undone) if undone.left.is_empty());
+        let undone = undo(&sys).unwrap();
+        assert_eq!(undone.left, Vec::<String>::new(), "change {at}");
+        assert_eq!(tree_of(dir.path()), before, "change {at}");
+        if finished {
+            assert!(at > 10, "an undo makes more changes than {at}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_file_that_somebody_changed_since_is_left_alone_and_said() {
+    let dir = machine();
+    let sys = Sys::new(dir.path());
+    apply(&sys, &sys, &steps(1000)).unwrap();
+    fs::write(dir.path().join("boot/grub/custom.cfg"), "by hand").unwrap();
+    let undone = undo(&sys).unwrap();
+    assert_eq!(undone.left.len(), 1);
+    assert!(undone.left[0].starts_with("/boot/grub/custom.cfg was changed after"));
+    assert_eq!(sys.read("/boot/grub/custom.cfg").unwrap(), b"by hand");
+    assert!(
+        !sys.exists("/boot/balena-migrate.img"),
+        "the rest is undone"
+    );
+    assert!(Journal::read(&sys).unwrap().is_some(), "the journal stays");
+}
+
+#[test]
+fn a_file_that_changed_since_the_plan_stops_the_run() {
+    let dir = machine();
+    let sys = Sys::new(dir.path());
+    fs::write(dir.path().join("boot/grub/custom.cfg"), "meanwhile").unwrap();
+    let before = tree_of(dir.path());
+    let error = apply(&sys, &sys, &steps(1000)).unwrap_err().to_string();
+    assert!(error.contains("/boot/grub/custom.cfg has changed since the plan was made"));
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
+fn a_backup_that_does_not_fit_in_memory_stops_the_run() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    let error = apply(&sys, &sys, &steps(2)).unwrap_err().to_string();
+    assert!(
+        error.contains("has 3 bytes, and stage 2 has room in memory for 2"),
+        "{error}"
+    );
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
+fn a_backup_script_that_fails_stops_the_run_with_its_complaint() {
+    let dir = machine();
+    fs::write(
+        dir.path().join("home/backup.sh"),
+        "#!/bin/sh\nprintf half > backup.tgz\necho no room >&2\nexit 3\n",
+    )
+    .unwrap();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    let error = apply(&sys, &sys, &steps(1000)).unwrap_err().to_string();
+    assert!(error.contains("exit status: 3: no room"), "{error}");
+    assert_eq!(tree_of(dir.path()), before);
+}
