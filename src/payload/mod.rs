@@ -14,16 +14,30 @@ use crate::handover::Format;
 ///
 /// Reading to the end proves the stream: a truncated file, a wrong checksum of any gzip member
 /// and anything but further members after the last one are errors.
-pub fn decoder<'a, R: Read + 'a>(format: Format, compressed: R) -> Box<dyn Read + 'a> {
+pub fn decoder<R: Read>(format: Format, compressed: R) -> Decoder<R> {
     match format {
-        Format::Gzip => Box::new(GzipStream {
+        Format::Gzip => Decoder::Gzip(GzipStream {
             inner: flate2::read::MultiGzDecoder::new(compressed),
         }),
     }
 }
 
+/// What [`decoder`] gives; it can go to another thread if the compressed stream can.
+pub enum Decoder<R: Read> {
+    /// From gzip.
+    Gzip(GzipStream<R>),
+}
+
+impl<R: Read> Read for Decoder<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Decoder::Gzip(stream) => stream.read(buf),
+        }
+    }
+}
+
 /// A multi-member gzip stream whose errors say what is wrong with the file.
-struct GzipStream<R: Read> {
+pub struct GzipStream<R: Read> {
     inner: flate2::read::MultiGzDecoder<R>,
 }
 

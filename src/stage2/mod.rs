@@ -1,1 +1,268 @@
-//! (to be written)
+//! Stage 2: everything from the kernel's start of `/init` in our initramfs to the restart into
+//! the new system, or back into the old one.
+//!
+//! [`main`] is PID 1 ([`init`]); [`run`] is the job, in phases that are made only from the one
+//! before: [`find`] → [`secure`] → [`let_go`] → [`overwrite`] → [`finish`]. Up to `let_go` every
+//! failure is a [`Stop`] and means the old system; from `overwrite` on there is no failure,
+//! only further tries.
+//!
+//! It knows the hand-over and what it measures, runs no other program, and reaches the kernel
+//! only through [`Machine`].
+
+pub mod find;
+pub mod finish;
+pub mod image;
+pub mod init;
+pub mod kernel;
+pub mod let_go;
+pub mod log;
+pub mod machine;
+pub mod old_system;
+pub mod overwrite;
+pub mod progress;
+pub mod secure;
+pub mod stop;
+pub mod stream;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use self::finish::Done;
+use self::let_go::Free;
+use self::log::{Log, seconds};
+use self::machine::{Disk, Machine};
+use self::stop::{Code, OrStop, Stop};
+use crate::handover::{self, Handover};
+use crate::report::Outcome;
+use crate::sys::Sys;
+
+pub use self::init::main;
+
+/// How long the ending stays on the consoles before the restart.
+const SHOWN: Duration = Duration::from_secs(10);
+
+/// What all phases work with.
+pub struct Work<'a> {
+    /// What stage 1 handed over.
+    pub handover: &'a Handover,
+    /// The machine.
+    pub machine: &'a dyn Machine,
+    /// Where everything is said.
+    pub log: &'a Log<'a>,
+}
+
+/// How stage 2 ended. Whatever it is, the machine is to be restarted.
+#[derive(Debug)]
+pub enum Ending {
+    /// The new system is on the disk.
+    Migrated,
+    /// All was well up to the first write, which was not wanted.
+    Pretended,
+    /// Something was wrong before the first write.
+    Stopped(Stop),
+}
+
+/// Does the job.
+pub fn run(machine: &dyn Machine) -> Ending {
+    let log = Log::open(machine);
+    log.say("balena-migrate, stage 2: this machine moves to balenaOS");
+    let ending = match read_handover(machine) {
+        Err(stop) => Ending::Stopped(stop),
+        Ok(handover) => migrate(&Work {
+            handover: &handover,
+            machine,
+            log: &log,
+        }),
+    };
+    conclude(machine, &log, &ending);
+    ending
+}
+
+fn read_handover(machine: &dyn Machine) -> Result<Handover, Stop> {
+    let bytes = Sys::new(machine.initramfs())
+        .read(handover::PATH)
+        .with_context(|| format!("reading {}", handover::PATH))
+        .or_stop(Code::Handover)?;
+    Handover::parse(&bytes).or_stop(Code::Handover)
+}
+
+fn migrate(work: &Work) -> Ending {
+    let mut disk = None;
+    let free = match prepare(work, &mut disk) {
+        Ok(free) => free,
+        Err(stop) => {
+            tell_stop(work, disk.as_ref(), &stop);
+            return Ending::Stopped(stop);
+        }
+    };
+    if work.handover.pretend {
+        drop(free);
+        old_system::report(work, disk.as_ref(), Outcome::Pretended);
+        return Ending::Pretended;
+    }
+    finished(work, replace(work, free));
+    Ending::Migrated
+}
+
+/// All before the first write. `disk` gets the disk as soon as it is known.
+fn prepare(work: &Work, disk: &mut Option<Disk>) -> Result<Free, Stop> {
+    load_modules(work);
+    let found = work
+        .log
+        .phase("find", "waiting for the disk", || find::disk(work));
+    if let Ok(found) = &found {
+        *disk = Some(found.disk.clone());
+    }
+    // Also when the disk is not what it should be: its file systems may be there all the same.
+    old_system::restore(work, disk.as_ref());
+    let running = Outcome::Running {
+        phase: "secure".to_owned(),
+    };
+    old_system::report(work, disk.as_ref(), running);
+    find::log_drive(work, disk.as_ref());
+    let found = found?;
+    let secured = work
+        .log
+        .phase("secure", "bringing the image into memory", || {
+            secure::secure(work, found)
+        })?;
+    work.log.phase("let_go", "letting go of the disk", || {
+        let_go::let_go(work, secured)
+    })
+}
+
+/// All from the first write on.
+fn replace(work: &Work, mut free: Free) -> Done {
+    work.log
+        .say("** The disk is overwritten now: DO NOT SWITCH OFF until the new system starts.");
+    loop {
+        let what = "writing the image to the disk";
+        let Ok(flashed) = work.log.phase("overwrite", what, || {
+            Ok::<_, Infallible>(overwrite::overwrite(work, free))
+        });
+        let what = "putting the files into the new system";
+        match work
+            .log
+            .phase("finish", what, || finish::finish(work, flashed))
+        {
+            Ok(done) => return done,
+            Err(again) => free = again,
+        }
+    }
+}
+
+fn load_modules(work: &Work) {
+    let mut loaded = 0;
+    for module in &work.handover.modules {
+        let path = work
+            .machine
+            .initramfs()
+            .join(module.trim_start_matches('/'));
+        match work.machine.load_module(&path) {
+            Ok(()) => loaded += 1,
+            // Whether it was needed shows when the disk is looked for.
+            Err(error) => work.log.say(format!("loading {module}: {error}")),
+        }
+    }
+    let all = work.handover.modules.len();
+    work.log
+        .say(format!("{loaded} of {all} modules are loaded"));
+}
+
+/// Says why it stops, and leaves that for the old system.
+fn tell_stop(work: &Work, disk: Option<&Disk>, stop: &Stop) {
+    work.log
+        .say(format!("** stopped before the first write: {stop}"));
+    let outcome = Outcome::Stopped {
+        phase: work.log.last_phase(),
+        code: stop.code.name().to_owned(),
+        reason: stop.reason(),
+    };
+    old_system::report(work, disk, outcome);
+}
+
+/// Says how it ended, and gives people time to read it.
+fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending) {
+    let time = seconds(machine.elapsed());
+    let text = match ending {
+        Ending::Migrated => format!("** done after {time}: the new system starts"),
+        Ending::Pretended => {
+            format!("** pretended for {time}, nothing was written: the old system starts again")
+        }
+        Ending::Stopped(stop) => format!("** {stop}\n** The old system starts again."),
+    };
+    text.lines().for_each(|line| log.say(line));
+    log.close_drive();
+    machine.sleep(SHOWN);
+}
+
+/// Goes on after the process that overwrote the disk has died: what it secured is still in memory.
+pub fn resume(machine: &dyn Machine) -> Ending {
+    let log = Log::open(machine);
+    let mut tries = 0;
+    loop {
+        match try_resume(machine, &log) {
+            Ok(()) => break,
+            Err(error) => {
+                tries += 1;
+                overwrite::hold(machine, &log, tries, &error);
+            }
+        }
+    }
+    conclude(machine, &log, &Ending::Migrated);
+    Ending::Migrated
+}
+
+fn try_resume(machine: &dyn Machine, log: &Log) -> anyhow::Result<()> {
+    let handover = read_handover(machine).map_err(|stop| stop.cause)?;
+    let work = Work {
+        handover: &handover,
+        machine,
+        log,
+    };
+    let disk = overwrite::marked(machine)?;
+    let secured = log
+        .phase("secure", "verifying what is in memory", || {
+            secure::secure_again(&work, disk)
+        })
+        .map_err(|stop| stop.cause)?;
+    let free = Free {
+        secured,
+        device: None,
+    };
+    finished(&work, replace(&work, free));
+    Ok(())
+}
+
+/// From here on the death of this process is no reason to overwrite the disk again.
+fn finished(work: &Work, _done: Done) {
+    overwrite::unmark(work.machine);
+}
+
+/// Tells the old system that stage 2 itself failed, after the process that did the job has died.
+pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
+    let log = Log::open(machine);
+    let stop = Stop {
+        code: Code::Fault,
+        cause: anyhow!("stage 2 {how} in the phase {}", log.last_phase()),
+    };
+    if let Ok(handover) = read_handover(machine) {
+        let work = Work {
+            handover: &handover,
+            machine,
+            log: &log,
+        };
+        for disk in machine.disks().unwrap_or_default() {
+            if let Err(error) = machine.unmount_all(&disk) {
+                log.say(format!("unmounting all of {}: {error}", disk.name));
+            }
+        }
+        old_system::restore(&work, None);
+        tell_stop(&work, None, &stop);
+    }
+    let ending = Ending::Stopped(stop);
+    conclude(machine, &log, &ending);
+    ending
+}

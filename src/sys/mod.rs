@@ -1,7 +1,9 @@
 //! The only place with effects: files, commands, kernel calls, mounts.
 
 pub mod block;
+pub mod child;
 pub mod command;
+pub mod console;
 pub mod files;
 pub mod identity;
 pub mod interrupt;

@@ -1,0 +1,246 @@
+//! Phase 4, `finish`: the user's files go into the new system, and are read back.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+
+use super::Work;
+use super::find;
+use super::image;
+use super::let_go::{self, Free};
+use super::machine::{Access, Disk, Mounted, Partition};
+use super::overwrite::{Flashed, hold};
+use super::secure::Secured;
+use super::stream::Measure;
+use crate::handover::{ImagePartition, Target};
+use crate::payload::digest::sha256_hex;
+use crate::sys::Sys;
+
+/// Where the supervisor of balenaOS looks for a backup, on resin-data.
+const BACKUP: &str = "/backup.tgz";
+
+/// The log of the migration, on resin-data.
+const LOG: &str = "/migrate.log";
+
+/// Tries before the image is written anew: the file systems may be damaged.
+const TRIES: u32 = 3;
+
+/// How long the kernel may take to show the new partitions, in [`PAUSE`]s.
+const LOOKS: u32 = 30;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The new system is complete on the disk.
+pub struct Done {
+    _private: (),
+}
+
+/// Puts the files into the new system. After some failures the disk has to be overwritten again.
+pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Free> {
+    let secured = flashed.secured;
+    for tries in 1..=TRIES {
+        match try_finish(work, &secured) {
+            Ok(()) => return Ok(Done { _private: () }),
+            Err(error) => hold(work.machine, work.log, tries, &error),
+        }
+    }
+    Err(Free {
+        secured,
+        device: None,
+    })
+}
+
+fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
+    let disk = reread(work, secured.disk())?;
+    let image = &work.handover.payload.image;
+    let boot = partition(work, &disk, &image.boot)?;
+    let data = partition(work, &disk, &image.data)?;
+    let log = work.log.text();
+
+    let mounted = mount(work, &boot, &image.boot, true)?;
+    let written = install(work, &mounted.files(), Target::Boot);
+    close(mounted, &image.boot, written)?;
+    let mounted = mount(work, &data, &image.data, true)?;
+    let written = install(work, &mounted.files(), Target::Data)
+        .and_then(|()| put_backup(work, secured, &mounted.files()))
+        .and_then(|()| put(&mounted.files(), LOG, &log, 0o644));
+    close(mounted, &image.data, written)?;
+
+    forget_cached(work, &[&disk.node, &boot.node, &data.node])?;
+    let mounted = mount(work, &boot, &image.boot, false)?;
+    let same = compare(work, &mounted.files(), Target::Boot);
+    close(mounted, &image.boot, same)?;
+    let mounted = mount(work, &data, &image.data, false)?;
+    let same = compare(work, &mounted.files(), Target::Data)
+        .and_then(|()| compare_backup(work, &mounted.files()))
+        .and_then(|()| compare_file(&mounted.files(), LOG, log.len() as u64, &sha256_hex(&log)));
+    close(mounted, &image.data, same)?;
+    for file in &work.handover.install {
+        work.log.say(format!("installed {}", file.path));
+    }
+    Ok(())
+}
+
+/// Makes the kernel see the partitions of the image.
+fn reread(work: &Work, disk: &Disk) -> anyhow::Result<Disk> {
+    let mut tries = 0;
+    loop {
+        let disk = let_go::now(work, disk)?;
+        work.machine.unmount_all(&disk)?;
+        tries += 1;
+        match work.machine.reread_table(&disk) {
+            Ok(()) => return Ok(disk),
+            Err(error) if tries == LOOKS => {
+                return Err(error).context("reading the new partition table");
+            }
+            Err(_) => work.machine.sleep(PAUSE),
+        }
+    }
+}
+
+/// The partition of the image, once the kernel shows it, and only if it is the right one.
+fn partition(work: &Work, disk: &Disk, wanted: &ImagePartition) -> anyhow::Result<Partition> {
+    for _ in 0..LOOKS {
+        let disk = let_go::now(work, disk)?;
+        let found = disk
+            .partitions
+            .into_iter()
+            .find(|partition| partition.start == wanted.start && partition.number == wanted.number);
+        let Some(partition) = found else {
+            work.machine.sleep(PAUSE);
+            continue;
+        };
+        match find::head(work.machine, &partition.node) {
+            Ok(head) => {
+                image::is_partition(&head, wanted)?;
+                return Ok(partition);
+            }
+            // The kernel knows the partition a moment before there is a device file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => work.machine.sleep(PAUSE),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading {}", wanted.label));
+            }
+        }
+    }
+    Err(anyhow!(
+        "the kernel does not show partition {} ({})",
+        wanted.number,
+        wanted.label
+    ))
+}
+
+fn mount(
+    work: &Work,
+    partition: &Partition,
+    wanted: &ImagePartition,
+    writable: bool,
+) -> anyhow::Result<Box<dyn Mounted>> {
+    work.machine
+        .mount(&partition.node, &wanted.fs_type, writable)
+        .with_context(|| format!("mounting {}", wanted.label))
+}
+
+/// Unmounts, whatever came of the work on it; the first error counts.
+fn close(
+    mounted: Box<dyn Mounted>,
+    partition: &ImagePartition,
+    result: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let closed = mounted
+        .close()
+        .with_context(|| format!("unmounting {}", partition.label));
+    result.and(closed)
+}
+
+fn forget_cached(work: &Work, nodes: &[&std::path::Path]) -> anyhow::Result<()> {
+    for node in nodes {
+        work.machine
+            .open(node, Access::Read)
+            .and_then(|mut device| device.forget_cached())
+            .with_context(|| format!("emptying the page cache of {}", node.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes the files for `target`.
+fn install(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
+    let initramfs = Sys::new(work.machine.initramfs());
+    for file in &work.handover.install {
+        if file.partition == target {
+            let content = initramfs
+                .read(&file.content)
+                .with_context(|| format!("reading {}", file.content))?;
+            put(sys, &file.path, &content, 0o600)?;
+        }
+    }
+    Ok(())
+}
+
+fn put(sys: &Sys, path: &str, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    make_folders(sys, path)?;
+    sys.write_whole(path, content, mode, None)
+        .with_context(|| format!("writing {path}"))
+}
+
+/// Makes the folders above `path` that are missing.
+fn make_folders(sys: &Sys, path: &str) -> anyhow::Result<()> {
+    ensure!(path.starts_with('/'), "{path} is not an absolute path");
+    for (end, _) in path.match_indices('/').skip(1) {
+        let folder = &path[..end];
+        if !sys.exists(folder) {
+            sys.make_dir(folder, 0o755)
+                .with_context(|| format!("making {folder}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn put_backup(work: &Work, secured: &Secured, sys: &Sys) -> anyhow::Result<()> {
+    if work.handover.backup.is_none() {
+        return Ok(());
+    }
+    let mut source = secured.backup().context("opening the backup in memory")?;
+    sys.write_with(BACKUP, 0o600, None, |target| {
+        io::copy(&mut source, target).map(|_| ())
+    })
+    .context("writing the backup")
+}
+
+fn compare(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
+    for file in &work.handover.install {
+        if file.partition == target {
+            compare_file(sys, &file.path, file.bytes, &file.sha256)?;
+        }
+    }
+    Ok(())
+}
+
+fn compare_backup(work: &Work, sys: &Sys) -> anyhow::Result<()> {
+    match &work.handover.backup {
+        Some(backup) => compare_file(sys, BACKUP, backup.bytes, &backup.sha256),
+        None => Ok(()),
+    }
+}
+
+fn compare_file(sys: &Sys, path: &str, bytes: u64, sha256: &str) -> anyhow::Result<()> {
+    let reading = || format!("reading {path} back");
+    let mut file = sys.open(path).with_context(reading)?;
+    let measure = measure(&mut file).with_context(reading)?;
+    measure
+        .expect(bytes, sha256)
+        .map_err(|mismatch| anyhow!("the disk did not keep {path}: {mismatch}"))
+}
+
+fn measure(file: &mut File) -> io::Result<Measure> {
+    let mut measure = Measure::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(measure),
+            read => measure.add(&buffer[..read])?,
+        }
+    }
+}

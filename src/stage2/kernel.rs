@@ -1,0 +1,166 @@
+//! The real machine: [`Machine`] over the kernel's own doors in [`crate::sys`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::machine::{Access, Device, Disk, Machine, Mounted};
+use crate::sys::block::BlockDevice;
+use crate::sys::console::Consoles;
+use crate::sys::mount::Mount;
+use crate::sys::{Sys, block, console, module, mount};
+
+/// The folder in memory for the log, marks and mount points.
+const MEMORY_DIR: &str = "/run/balena-migrate";
+
+/// The machine that this process runs on.
+pub struct Kernel {
+    start: Instant,
+    consoles: Mutex<Consoles>,
+    store: PathBuf,
+}
+
+impl Kernel {
+    /// Needs /proc, /sys, /dev and /run.
+    pub fn new() -> io::Result<Kernel> {
+        std::fs::create_dir_all(MEMORY_DIR)?;
+        Ok(Kernel {
+            start: Instant::now(),
+            consoles: Mutex::new(Consoles::open()),
+            store: Path::new(MEMORY_DIR).join("store"),
+        })
+    }
+
+    /// Gives slow consoles up to `limit` to show what they were given.
+    pub fn drain_consoles(&self, limit: Duration) {
+        if let Ok(mut consoles) = self.consoles.lock() {
+            consoles.drain(limit);
+        }
+    }
+}
+
+impl Machine for Kernel {
+    fn initramfs(&self) -> &Path {
+        Path::new("/")
+    }
+
+    fn memory_dir(&self) -> &Path {
+        Path::new(MEMORY_DIR)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn show(&self, line: &str) {
+        match self.consoles.try_lock() {
+            Ok(mut consoles) => consoles.line(line),
+            Err(TryLockError::Poisoned(consoles)) => consoles.into_inner().line(line),
+            // A panic in the middle of a line must not wait for that line.
+            Err(TryLockError::WouldBlock) => Consoles::open().line(line),
+        }
+    }
+
+    fn kernel_log(&self) -> io::Result<String> {
+        console::kernel_log()
+    }
+
+    fn load_module(&self, path: &Path) -> io::Result<()> {
+        module::load(path)
+    }
+
+    fn disks(&self) -> io::Result<Vec<Disk>> {
+        block::disks()
+    }
+
+    fn open(&self, node: &Path, access: Access) -> io::Result<Box<dyn Device>> {
+        Ok(Box::new(BlockDevice::open(node, access)?))
+    }
+
+    fn reread_table(&self, disk: &Disk) -> io::Result<()> {
+        block::reread_table(&disk.node)
+    }
+
+    fn mount(&self, node: &Path, fs_type: &str, writable: bool) -> io::Result<Box<dyn Mounted>> {
+        let name = node.to_string_lossy().replace('/', "-");
+        let point = Path::new(MEMORY_DIR).join(format!("mnt{name}"));
+        Ok(Box::new(Mount::device(node, &point, fs_type, writable)?))
+    }
+
+    fn unmount_all(&self, disk: &Disk) -> io::Result<()> {
+        let mut nodes = vec![disk.node.as_path()];
+        nodes.extend(disk.partitions.iter().map(|part| part.node.as_path()));
+        mount::unmount_devices(&nodes)
+    }
+
+    fn memory_available(&self) -> io::Result<u64> {
+        let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+        available(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemAvailable"))
+    }
+
+    fn make_store(&self, bytes: u64) -> io::Result<Box<dyn Mounted>> {
+        Ok(Box::new(Mount::memory(&self.store, bytes)?))
+    }
+
+    fn find_store(&self) -> io::Result<Box<dyn Mounted>> {
+        Ok(Box::new(Mount::adopt(&self.store)))
+    }
+}
+
+/// `MemAvailable` of /proc/meminfo in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let value = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+impl Device for BlockDevice {
+    fn bytes(&mut self) -> io::Result<u64> {
+        BlockDevice::bytes(self)
+    }
+
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        BlockDevice::read_at(self, buffer, offset)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        BlockDevice::write_at(self, bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        BlockDevice::sync(self)
+    }
+
+    fn forget_cached(&mut self) -> io::Result<()> {
+        BlockDevice::forget_cached(self)
+    }
+}
+
+impl Mounted for Mount {
+    fn files(&self) -> Sys {
+        Sys::new(self.point())
+    }
+
+    fn close(self: Box<Self>) -> io::Result<()> {
+        Mount::close(*self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let meminfo = "MemTotal:        2030604 kB\nMemFree: 1 kB\nMemAvailable:    1875044 kB\n";
+        assert_eq!(available(meminfo), Some(1_875_044 * 1024));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
+    }
+}

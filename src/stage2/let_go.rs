@@ -1,0 +1,82 @@
+//! Phase 2, `let_go`: nothing of the machine uses the disk any more, and the kernel vouches for it.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+
+use super::Work;
+use super::machine::{Access, Device, Disk};
+use super::secure::Secured;
+use super::stop::{Code, OrStop, Stop};
+
+/// How often a busy disk is asked again: the kernel ends some uses a moment after an unmount.
+const TRIES: u32 = 20;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The disk is held exclusively, and what goes onto it is secured.
+pub struct Free {
+    pub(super) secured: Secured,
+    /// None: the disk has to be opened anew first. That can only be after the first write.
+    pub(super) device: Option<Box<dyn Device>>,
+}
+
+/// Lets go of the disk.
+pub fn let_go(work: &Work, secured: Secured) -> Result<Free, Stop> {
+    let device = take(work, secured.disk()).or_stop(Code::DiskBusy)?;
+    Ok(Free {
+        secured,
+        device: Some(device),
+    })
+}
+
+/// Unmounts all of `disk` and opens it so that nothing else can use it.
+pub fn take(work: &Work, disk: &Disk) -> anyhow::Result<Box<dyn Device>> {
+    let mut tries = 0;
+    let mut device = loop {
+        tries += 1;
+        match try_take(work, disk) {
+            Ok(device) => break device,
+            Err(error) if tries == TRIES => return Err(error),
+            Err(_) => work.machine.sleep(PAUSE),
+        }
+    };
+    let bytes = device.bytes().context("asking the disk for its size")?;
+    ensure!(
+        bytes == disk.bytes,
+        "{} has {bytes} bytes now instead of {}",
+        disk.name,
+        disk.bytes
+    );
+    Ok(device)
+}
+
+fn try_take(work: &Work, disk: &Disk) -> anyhow::Result<Box<dyn Device>> {
+    let disk = now(work, disk)?;
+    work.machine
+        .unmount_all(&disk)
+        .with_context(|| format!("unmounting all of {}", disk.name))?;
+    work.machine
+        .open(&disk.node, Access::Exclusive)
+        .with_context(|| format!("opening {} for exclusive use", disk.node.display()))
+}
+
+/// The disk as it is now. After a reset of its bus it can have another name; its partition table
+/// and file systems may be overwritten.
+pub fn now(work: &Work, disk: &Disk) -> anyhow::Result<Disk> {
+    let is_it = |other: &Disk| {
+        let named = disk.serial.is_some() || disk.wwid.is_some();
+        other.bytes == disk.bytes
+            && other.serial == disk.serial
+            && other.wwid == disk.wwid
+            && (named || other.name == disk.name)
+    };
+    let disks = work.machine.disks().context("listing the disks")?;
+    let mut same: Vec<Disk> = disks.into_iter().filter(is_it).collect();
+    if same.len() > 1 {
+        same.retain(|other| other.name == disk.name);
+    }
+    same.pop()
+        .ok_or_else(|| anyhow!("the disk {} is gone", disk.name))
+}

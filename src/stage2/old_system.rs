@@ -1,0 +1,122 @@
+//! The old system, as long as it is intact: its boot configuration, and what it is told.
+
+use anyhow::{Context, anyhow};
+
+use super::Work;
+use super::find;
+use super::machine::{Disk, Mounted};
+use crate::handover::{FsIdentity, OldFile, Restore};
+use crate::report::{self, Outcome, Report};
+use crate::sys::Sys;
+
+/// Puts the boot configuration back as it was before stage 1.
+///
+/// A failure is only said: without a first write the old system is still there, and where the
+/// boot loader promised "once" it comes back whatever its configuration says.
+pub fn restore(work: &Work, disk: Option<&Disk>) {
+    let mut left: Vec<&Restore> = work.handover.restore.iter().collect();
+    while let Some(first) = left.first() {
+        let fs = first.fs.clone();
+        let here: Vec<&Restore> = left.extract_if(.., |restore| restore.fs == fs).collect();
+        match restore_on(work, disk, &fs, &here) {
+            Ok(()) => work.log.say(format!(
+                "the boot configuration on {} is as it was ({} files)",
+                fs.uuid,
+                here.len()
+            )),
+            Err(error) => work.log.say(format!(
+                "restoring the boot configuration on {}: {error:#}",
+                fs.uuid
+            )),
+        }
+    }
+}
+
+/// Restores all files of one file system; tries each, and names the first that failed.
+fn restore_on(
+    work: &Work,
+    disk: Option<&Disk>,
+    fs: &FsIdentity,
+    files: &[&Restore],
+) -> anyhow::Result<()> {
+    let mounted = mount(work, fs, disk)?;
+    let sys = mounted.files();
+    let results: Vec<anyhow::Result<()>> = files
+        .iter()
+        .map(|file| restore_file(work, &sys, file).with_context(|| format!("at {}", file.path)))
+        .collect();
+    mounted.close().context("unmounting it")?;
+    results.into_iter().collect()
+}
+
+fn restore_file(work: &Work, sys: &Sys, restore: &Restore) -> anyhow::Result<()> {
+    let (folder, _) = restore
+        .path
+        .rsplit_once('/')
+        .ok_or_else(|| anyhow!("it is not an absolute path"))?;
+    // A link that leads out of the mounted file system would end in the initramfs.
+    sys.canonical(folder)?;
+    let Some(OldFile {
+        content,
+        mode,
+        uid,
+        gid,
+    }) = &restore.old
+    else {
+        return Ok(sys.remove_file(&restore.path)?);
+    };
+    let content = Sys::new(work.machine.initramfs())
+        .read(content)
+        .context("reading its old content")?;
+    // FAT has no owners; the ones that stage 1 saw came from its mount options.
+    let owner = (restore.fs.fs_type != "vfat").then_some((*uid, *gid));
+    sys.write_whole(&restore.path, &content, *mode, owner)?;
+    Ok(())
+}
+
+/// Leaves the report, and the log so far, where the old system looks for it.
+///
+/// A failure is only said: there is nobody else to tell.
+pub fn report(work: &Work, disk: Option<&Disk>, outcome: Outcome) {
+    match try_report(work, disk, outcome) {
+        Ok(()) => work.log.say("the report is on the old system"),
+        Err(error) => work
+            .log
+            .say(format!("leaving the report on the old system: {error:#}")),
+    }
+}
+
+fn try_report(work: &Work, disk: Option<&Disk>, outcome: Outcome) -> anyhow::Result<()> {
+    let place = &work.handover.report;
+    let report = Report {
+        run_id: work.handover.run_id.clone(),
+        outcome,
+        seconds: work.machine.elapsed().as_secs_f64(),
+    };
+    let mut log = work.log.text();
+    if let Ok(kernel) = work.machine.kernel_log() {
+        log.extend_from_slice(b"\n-- the kernel's log --\n");
+        log.extend_from_slice(kernel.as_bytes());
+    }
+    let mounted = mount(work, &place.fs, disk)?;
+    let sys = mounted.files();
+    let written = write_report(&sys, &place.dir, &report, &log);
+    mounted.close().context("unmounting it")?;
+    written
+}
+
+fn write_report(sys: &Sys, dir: &str, report: &Report, log: &[u8]) -> anyhow::Result<()> {
+    sys.canonical(dir)
+        .with_context(|| format!("looking for {dir}"))?;
+    let report = serde_json::to_vec_pretty(report)?;
+    sys.write_whole(&format!("{dir}/{}", report::LOG_FILE), log, 0o600, None)?;
+    sys.write_whole(&format!("{dir}/{}", report::FILE), &report, 0o600, None)?;
+    Ok(())
+}
+
+fn mount(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<Box<dyn Mounted>> {
+    let volume = find::volume(work.machine, fs, disk)?;
+    work.machine
+        .mount(&volume.node, &fs.fs_type, true)
+        .with_context(|| format!("mounting {}", volume.node.display()))
+}

@@ -1,0 +1,198 @@
+//! Phase 3, `overwrite`: the image goes onto the disk. From the first write on there is no way
+//! back, so this does not fail: it goes on until the disk has the image.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use super::Work;
+use super::let_go::{Free, take};
+use super::log::Log;
+use super::machine::{Device, Disk, Machine, read_full, write_full};
+use super::progress::Progress;
+use super::secure::Secured;
+use super::stream::{self, BLOCK, Block, Measure, stream};
+use crate::payload;
+use crate::sys::Sys;
+
+/// Written last: with its partition table missing, a torn image is never taken for a system.
+const FIRST: usize = 1 << 20;
+
+/// Wiped at the end of the disk: a backup GPT, md and ZFS labels of the old system lie there, and
+/// tools that find them doubt the new partition table.
+const LAST: u64 = 1 << 20;
+
+/// In the memory folder from just before the first write on: the [`Disk`] as JSON.
+const MARK: &str = "/overwriting";
+
+/// Tries after which it is likely that only a person can help.
+const QUICK_TRIES: u32 = 4;
+
+/// The whole image is on the medium, read back and compared.
+pub struct Flashed {
+    pub(super) secured: Secured,
+}
+
+/// Overwrites the disk, again and again until it succeeds.
+pub fn overwrite(work: &Work, free: Free) -> Flashed {
+    let Free {
+        secured,
+        mut device,
+    } = free;
+    let mut tries = 0;
+    loop {
+        match try_overwrite(work, &secured, device.take()) {
+            Ok(()) => return Flashed { secured },
+            Err(error) => {
+                tries += 1;
+                hold(work.machine, work.log, tries, &error);
+            }
+        }
+    }
+}
+
+fn try_overwrite(
+    work: &Work,
+    secured: &Secured,
+    device: Option<Box<dyn Device>>,
+) -> anyhow::Result<()> {
+    let disk = secured.disk();
+    let mut device = match device {
+        Some(device) => device,
+        None => take(work, disk)?,
+    };
+    let mark = serde_json::to_vec(disk)?;
+    Sys::new(work.machine.memory_dir())
+        .write_whole(MARK, &mark, 0o600, None)
+        .context("noting that the disk is overwritten")?;
+    flash(work, secured, &mut *device, disk)?;
+    verify(work, &mut *device, disk)
+}
+
+/// The disk that is being overwritten, if it was begun.
+pub fn marked(machine: &dyn Machine) -> anyhow::Result<Disk> {
+    let mark = Sys::new(machine.memory_dir())
+        .read(MARK)
+        .context("reading which disk is being overwritten")?;
+    Ok(serde_json::from_slice(&mark)?)
+}
+
+/// Whether the first write may have happened.
+pub fn is_marked(machine: &dyn Machine) -> bool {
+    Sys::new(machine.memory_dir()).exists(MARK)
+}
+
+/// Notes that the disk is complete.
+pub fn unmark(machine: &dyn Machine) {
+    // Kept by mistake, it costs another flash and nothing else.
+    let _ = Sys::new(machine.memory_dir()).remove_file(MARK);
+}
+
+/// Says what failed, and waits; longer each time, up to five minutes.
+pub fn hold(machine: &dyn Machine, log: &Log, tries: u32, error: &anyhow::Error) {
+    let pause = Duration::from_secs(300.min(5 << tries.min(6)));
+    if tries >= QUICK_TRIES {
+        log.say(
+            "** The disk is overwritten in part: leave the machine on. A restart would find no \
+             system. It is tried again for as long as it takes.",
+        );
+    }
+    log.say(format!(
+        "** try {tries} failed: {error:#}; next try in {} s",
+        pause.as_secs()
+    ));
+    machine.sleep(pause);
+}
+
+/// Writes the whole image and wipes what would survive at the end of the disk.
+fn flash(
+    work: &Work,
+    secured: &Secured,
+    device: &mut dyn Device,
+    disk: &Disk,
+) -> anyhow::Result<()> {
+    let image = &work.handover.payload.image;
+    let sector = disk.sector_bytes as usize;
+    let file = secured.payload().context("opening the image in memory")?;
+    let mut unpacked = payload::decoder(work.handover.payload.format, file);
+    let mut progress = Progress::new(work.machine, work.log, "writing the image", image.bytes);
+    let mut first = Block::new();
+    let mut offset = 0;
+    wipe(device, 0, FIRST as u64, sector).context("wiping the start of the disk")?;
+    stream(
+        |buffer| stream::read_full(&mut unpacked, buffer),
+        |block| {
+            let len = block.bytes().len();
+            let mut bytes = block.padded(sector);
+            let mut at = offset;
+            if offset == 0 {
+                let kept = FIRST.min(bytes.len());
+                first.put(&bytes[..kept]);
+                (bytes, at) = (&bytes[kept..], kept as u64);
+            }
+            write_full(device, bytes, at)?;
+            offset += len as u64;
+            progress.add(len);
+            Ok(())
+        },
+    )
+    .context("writing the image")?;
+    let end = offset.next_multiple_of(sector as u64);
+    let wiped = end.max(disk.bytes.saturating_sub(LAST));
+    wipe(device, wiped, disk.bytes - wiped, sector).context("wiping the end of the disk")?;
+    device.sync().context("waiting for the disk")?;
+    write_full(device, first.bytes(), 0).context("writing the start of the image")?;
+    device.sync().context("waiting for the disk")?;
+    progress.finish();
+    Ok(())
+}
+
+/// Writes zeros; `start` and `len` are multiples of the sector size.
+fn wipe(device: &mut dyn Device, start: u64, len: u64, sector: usize) -> io::Result<()> {
+    let mut block = Block::new();
+    let zeros = block.all();
+    let mut done = 0;
+    while done < len {
+        let now = (len - done).min(zeros.len() as u64) as usize;
+        let now = now - now % sector;
+        if now == 0 {
+            break;
+        }
+        write_full(device, &zeros[..now], start + done)?;
+        done += now as u64;
+    }
+    Ok(())
+}
+
+/// Reads the image back from the medium and compares it with what stage 1 saw.
+fn verify(work: &Work, device: &mut dyn Device, disk: &Disk) -> anyhow::Result<()> {
+    let image = &work.handover.payload.image;
+    let sector = u64::from(disk.sector_bytes);
+    device.forget_cached().context("emptying the page cache")?;
+    let mut progress = Progress::new(work.machine, work.log, "reading back", image.bytes);
+    let mut measure = Measure::default();
+    let mut asked = 0;
+    let mut left = image.bytes;
+    stream(
+        |buffer| {
+            let whole = image.bytes.next_multiple_of(sector) - asked;
+            let now = whole.min(BLOCK as u64) as usize;
+            let read = read_full(device, &mut buffer[..now], asked)?;
+            asked += read as u64;
+            Ok(read)
+        },
+        |block| {
+            let now = left.min(block.bytes().len() as u64);
+            measure.add(&block.bytes()[..now as usize])?;
+            left -= now;
+            progress.add(now as usize);
+            Ok(())
+        },
+    )
+    .context("reading the image back")?;
+    progress.finish();
+    measure
+        .expect(image.bytes, &image.sha256)
+        .map_err(|mismatch| anyhow!("the disk did not keep the image: {mismatch}"))
+}

@@ -1,0 +1,182 @@
+//! Moving many bytes in large blocks, with the source read in a thread of its own: unpacking and
+//! writing, or reading and hashing, go on at the same time.
+
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use crate::payload::digest::Sha256Writer;
+
+/// Bytes in a block. Large, since flash memory erases in units of up to several MiB.
+pub const BLOCK: usize = 4 << 20;
+
+/// Blocks in use at once: one being filled, one being drained, one between them.
+const BLOCKS: usize = 3;
+
+/// What direct I/O wants its memory aligned to.
+const PAGE: usize = 4096;
+
+/// [`BLOCK`] bytes of memory, aligned for direct I/O.
+pub struct Block {
+    memory: Vec<u8>,
+    start: usize,
+    filled: usize,
+}
+
+impl Block {
+    /// An empty block: all zeros.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Block {
+        let memory = vec![0; BLOCK + PAGE];
+        let start = memory.as_ptr().align_offset(PAGE);
+        Block {
+            memory,
+            start,
+            filled: 0,
+        }
+    }
+
+    /// What was put into it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.filled]
+    }
+
+    /// Puts `bytes`, at most [`BLOCK`], into it.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.all()[..bytes.len()].copy_from_slice(bytes);
+        self.filled = bytes.len();
+    }
+
+    /// What was put into it, with zeros up to a multiple of `unit` bytes: disks take no less.
+    pub fn padded(&mut self, unit: usize) -> &[u8] {
+        let filled = self.filled;
+        let end = filled.next_multiple_of(unit);
+        let all = self.all();
+        all[filled..end].fill(0);
+        &all[..end]
+    }
+
+    /// All of its memory.
+    pub fn all(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + BLOCK]
+    }
+}
+
+/// Which end of a stream failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The source.
+    #[error(transparent)]
+    Fill(io::Error),
+    /// The destination.
+    #[error(transparent)]
+    Drain(io::Error),
+}
+
+/// Calls `fill` in a thread until it fills less than a whole block, and `drain` here with each
+/// block. `fill` gets all the memory of a block and says how much of it it used.
+pub fn stream(
+    mut fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send,
+    mut drain: impl FnMut(&mut Block) -> io::Result<()>,
+) -> Result<(), StreamError> {
+    let (full_in, full_out) = sync_channel(BLOCKS);
+    let (empty_in, empty_out) = sync_channel(BLOCKS);
+    for _ in 0..BLOCKS {
+        // There is room for all of them.
+        let _ = empty_in.send(Block::new());
+    }
+    std::thread::scope(move |scope| {
+        std::thread::Builder::new()
+            .name("fill".to_owned())
+            .spawn_scoped(scope, move || fill_all(&mut fill, &empty_out, &full_in))
+            .map_err(StreamError::Fill)?;
+        // On an error both channels are dropped here, and the thread ends.
+        for block in full_out {
+            let mut block = block.map_err(StreamError::Fill)?;
+            drain(&mut block).map_err(StreamError::Drain)?;
+            let _ = empty_in.send(block);
+        }
+        Ok(())
+    })
+}
+
+fn fill_all(
+    fill: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+    empty: &Receiver<Block>,
+    full: &SyncSender<io::Result<Block>>,
+) {
+    for mut block in empty {
+        let filled = fill(block.all());
+        let last = !matches!(filled, Ok(BLOCK));
+        let sent = full.send(filled.map(|filled| {
+            block.filled = filled;
+            block
+        }));
+        if last || sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads until `buffer` is full or the stream ends; says how much it read.
+pub fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match source.read(&mut buffer[done..]) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Size and hash of bytes that pass by.
+#[derive(Default)]
+pub struct Measure(Sha256Writer);
+
+impl Measure {
+    /// These bytes pass by.
+    pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// An error that says how the bytes differ from what they must be.
+    pub fn expect(self, bytes: u64, sha256: &str) -> Result<(), Mismatch> {
+        let (found_bytes, found) = (self.0.bytes(), self.0.hex());
+        if found_bytes != bytes {
+            return Err(Mismatch::Size {
+                found: found_bytes,
+                wanted: bytes,
+            });
+        }
+        match found == sha256 {
+            true => Ok(()),
+            false => Err(Mismatch::Hash {
+                found,
+                wanted: sha256.to_owned(),
+            }),
+        }
+    }
+}
+
+/// How bytes differ from what they must be.
+#[derive(Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// In size.
+    #[error("it has {found} bytes instead of {wanted}")]
+    Size {
+        /// Bytes it has.
+        found: u64,
+        /// Bytes it must have.
+        wanted: u64,
+    },
+    /// In content.
+    #[error("its SHA-256 is {found} instead of {wanted}")]
+    Hash {
+        /// The hash it has.
+        found: String,
+        /// The hash it must have.
+        wanted: String,
+    },
+}
