@@ -1,0 +1,114 @@
+//! Tests of the bench itself: a scenario that fails should be the program's fault.
+
+use crate::harness::{Clock, Machine, OsImage};
+
+/// What the guest has to be for the scenarios to mean anything.
+#[test]
+fn the_guest_boots_by_its_own_grub_and_answers() {
+    let mut clock = Clock::start("guest and machine");
+    let machine = Machine::guest("guest-boots");
+    clock.next("boot");
+    let mut vm = machine.start();
+    vm.wait_agent();
+    clock.next("questions");
+    assert_eq!(vm.must("hostname").trim(), "old-debian");
+    assert_eq!(
+        vm.must("cat /sys/block/vda/serial").trim(),
+        "BENCH-DISK-0001"
+    );
+    let cmdline = vm.must("cat /proc/cmdline");
+    assert!(
+        cmdline.contains("BOOT_IMAGE=/boot/vmlinuz-"),
+        "not by GRUB's menu: {cmdline}"
+    );
+    for word in ["quiet", "no_timer_check", "console=ttyS0,115200"] {
+        assert!(
+            cmdline.split_whitespace().any(|w| w == word),
+            "no {word} in {cmdline}"
+        );
+    }
+    let grub_cfg = vm.must("cat /boot/grub/grub.cfg");
+    for part in ["next_entry", "custom.cfg", "menuentry 'Debian GNU/Linux'"] {
+        assert!(grub_cfg.contains(part), "no {part} in grub.cfg");
+    }
+    assert_eq!(vm.must("stat -c %s /boot/grub/grubenv").trim(), "1024");
+    let failed = vm.agent("exit 7");
+    assert_eq!((failed.code, failed.text.as_str()), (7, ""));
+    eprintln!("{}", clock.stop());
+}
+
+/// GRUB honours a one-shot entry once, and a power cut loses nothing that was synced.
+#[test]
+fn a_one_shot_entry_is_taken_once_and_survives_a_power_cut() {
+    let mut vm = Machine::running_guest("one-shot").start();
+    vm.must(
+        "grub_line=$(sed 's/BOOT_IMAGE=//; s/ quiet//' /proc/cmdline); \
+         printf 'menuentry once --id once --unrestricted {\\n search --fs-uuid --set=root %s\\n \
+         linux %s marker=once\\n initrd /initrd.img\\n}\\n' \
+         $(findmnt -no UUID /) \"$grub_line\" > /boot/grub/custom.cfg && \
+         grub-reboot once && sync",
+    );
+    let machine = vm.power_cut();
+    assert!(
+        machine
+            .disk()
+            .ext4_file(1, "/boot/grub/custom.cfg")
+            .is_some()
+    );
+    let mut vm = machine.start();
+    vm.wait_agent();
+    assert!(vm.must("cat /proc/cmdline").contains("marker=once"));
+    vm.begin_on_console("systemctl reboot");
+    vm.wait_for("reboot: Restarting system");
+    vm.wait_agent();
+    assert!(!vm.must("cat /proc/cmdline").contains("marker=once"));
+}
+
+/// The image is a system that boots, before anything of ours has touched it.
+#[test]
+fn the_new_system_boots_by_its_own_grub_and_reports() {
+    let image = OsImage::get();
+    let mut vm = Machine::with_image("new-system", &image.raw())
+        .memory(512)
+        .start();
+    vm.wait_for("GRUB of the new system");
+    vm.wait_for("NEWOS: booted");
+    assert_eq!(
+        vm.wait_for("NEWOS: partition resin-data").trim(),
+        "NEWOS: partition resin-data /dev/vda6 147456"
+    );
+    vm.wait_for("NEWOS: config.json missing");
+    assert_eq!(
+        vm.wait_for("NEWOS: fingerprint").trim(),
+        "NEWOS: fingerprint ok 9"
+    );
+    vm.wait_for("NEWOS: backup.tgz missing");
+    vm.wait_for("NEWOS: done");
+    let machine = vm.wait_off();
+    let disk = machine.disk();
+    let release = disk
+        .fat_file(1, "/os-release")
+        .expect("os-release on resin-boot");
+    assert!(String::from_utf8_lossy(&release).contains("SLUG=\"genericx86-64-ext\""));
+    assert!(disk.fat_file(1, "/config.json").is_none());
+}
+
+/// A folder gets into the running guest as it is, and its disk is gone again afterwards.
+#[test]
+fn files_are_sent_into_the_running_guest() {
+    let dir = tempfile::tempdir().expect("making a directory");
+    std::fs::create_dir(dir.path().join("inner")).expect("making a directory");
+    std::fs::write(dir.path().join("inner/file"), "some text").expect("writing a file");
+    let mut vm = Machine::running_guest("files-in").start();
+    vm.send(dir.path(), "/root/sent");
+    assert_eq!(vm.must("cat /root/sent/inner/file"), "some text");
+    assert_eq!(vm.must("ls /root/sent").trim(), "inner");
+    assert_eq!(vm.must("cd /sys/block; echo vd*").trim(), "vda");
+    vm.must("sync");
+    let disk = vm.power_cut().disk();
+    assert_eq!(
+        disk.ext4_file(1, "/root/sent/inner/file").as_deref(),
+        Some(&b"some text"[..])
+    );
+    disk.write_ext4_file(1, "/root/sent/inner/file", b"changed from outside");
+}

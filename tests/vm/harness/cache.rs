@@ -1,0 +1,90 @@
+//! Keeps what is slow to build, keyed by the text of its recipe.
+//!
+//! An artefact is a directory `NAME-KEY`. It is filled under a temporary name and then renamed, so
+//! that it is either complete or absent, and a file lock keeps two processes from building it twice.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+
+/// Where artefacts live: `$BALENA_MIGRATE_CACHE`, else `~/.cache/balena-migrate`.
+pub fn dir() -> PathBuf {
+    let dir = std::env::var_os("BALENA_MIGRATE_CACHE").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").expect("HOME is not set");
+            PathBuf::from(home).join(".cache/balena-migrate")
+        },
+        PathBuf::from,
+    );
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("creating {}: {e}", dir.display()));
+    dir.canonicalize()
+        .unwrap_or_else(|e| panic!("finding {}: {e}", dir.display()))
+}
+
+/// A subdirectory of the cache that is not an artefact.
+pub fn subdir(name: &str) -> PathBuf {
+    let dir = dir().join(name);
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("creating {}: {e}", dir.display()));
+    dir
+}
+
+/// The directory of artefact `name`, built by `build` unless one made by the same `recipe` is there.
+///
+/// `recipe` is everything that decides the content: scripts, options, versions.
+pub fn artefact(name: &str, recipe: &str, build: impl FnOnce(&Path)) -> PathBuf {
+    let key = &sha256_hex(recipe.as_bytes())[..12];
+    let finished = dir().join(format!("{name}-{key}"));
+    if finished.exists() {
+        return finished;
+    }
+    let _guard = lock(&format!("{name}.lock"));
+    if finished.exists() {
+        return finished;
+    }
+    let unfinished = dir().join(format!("{name}-{key}.unfinished"));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)
+            .unwrap_or_else(|e| panic!("removing {}: {e}", unfinished.display()));
+    }
+    fs::create_dir(&unfinished)
+        .unwrap_or_else(|e| panic!("creating {}: {e}", unfinished.display()));
+    eprintln!("bench: building {name} into {}", finished.display());
+    let start = Instant::now();
+    build(&unfinished);
+    fs::rename(&unfinished, &finished)
+        .unwrap_or_else(|e| panic!("renaming {}: {e}", unfinished.display()));
+    eprintln!(
+        "bench: built {name} in {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
+    finished
+}
+
+/// Takes the lock file `name` of the cache, waiting for whoever has it.
+pub fn lock(name: &str) -> Flock<File> {
+    let path = dir().join(name);
+    let open = || {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap_or_else(|e| panic!("opening {}: {e}", path.display()))
+    };
+    if let Ok(guard) = Flock::lock(open(), FlockArg::LockExclusiveNonblock) {
+        return guard;
+    }
+    eprintln!("bench: waiting for another user of {}", path.display());
+    Flock::lock(open(), FlockArg::LockExclusive)
+        .unwrap_or_else(|(_, e)| panic!("locking {}: {e}", path.display()))
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}

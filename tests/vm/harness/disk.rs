@@ -1,0 +1,148 @@
+//! Looks at a disk from outside, and changes files on it, without mounting anything.
+//!
+//! Only for machines that are off: the guest's kernel would not see the change, or be broken by it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::tool;
+
+pub struct Disk {
+    path: PathBuf,
+}
+
+/// Where a partition lies, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    pub number: u32,
+    pub start: u64,
+    pub size: u64,
+}
+
+impl Disk {
+    pub fn new(path: &Path) -> Self {
+        Disk {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Its partitions as sfdisk reads them.
+    pub fn partitions(&self) -> Vec<Partition> {
+        let text = tool::run(Command::new("sfdisk").arg("--json").arg(&self.path));
+        let table: Value = serde_json::from_str(&text).expect("sfdisk --json writes JSON");
+        let entries = table["partitiontable"]["partitions"].as_array();
+        entries
+            .expect("sfdisk lists partitions")
+            .iter()
+            .map(|entry| Partition {
+                number: trailing_number(entry["node"].as_str().unwrap_or_default()),
+                start: entry["start"].as_u64().expect("a start") * 512,
+                size: entry["size"].as_u64().expect("a size") * 512,
+            })
+            .collect()
+    }
+
+    /// Partition `number`.
+    #[track_caller]
+    pub fn partition(&self, number: u32) -> Partition {
+        let all = self.partitions();
+        let found = all.iter().find(|p| p.number == number);
+        *found
+            .unwrap_or_else(|| panic!("{} has no partition {number}: {all:?}", self.path.display()))
+    }
+
+    /// Its bytes from `start` on.
+    #[track_caller]
+    pub fn bytes(&self, start: u64, length: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(length).expect("fits the address space")];
+        File::open(&self.path)
+            .and_then(|mut file| {
+                file.seek(SeekFrom::Start(start))?;
+                file.read_exact(&mut bytes)
+            })
+            .unwrap_or_else(|e| panic!("reading {} at {start}: {e}", self.path.display()));
+        bytes
+    }
+
+    /// The SHA-256 of a partition's bytes.
+    #[track_caller]
+    pub fn partition_sha256(&self, number: u32) -> String {
+        let Partition { start, size, .. } = self.partition(number);
+        // By the host's tool: sha2 takes long when it is built without optimisation.
+        let said = tool::run(
+            Command::new("sh")
+                .args(["-c", "tail -c +$2 \"$1\" | head -c $3 | sha256sum", "sh"])
+                .arg(&self.path)
+                .args([(start + 1).to_string(), size.to_string()]),
+        );
+        said[..64].to_owned()
+    }
+
+    /// The content of a file on an ext4 partition, or None when there is no such file.
+    #[track_caller]
+    pub fn ext4_file(&self, partition: u32, path: &str) -> Option<Vec<u8>> {
+        // debugfs exits with 0 whatever happens: stat tells whether the file is there.
+        let stat = self.debugfs(partition, &format!("stat {path}"), false);
+        if !String::from_utf8_lossy(&stat).contains("Inode:") {
+            return None;
+        }
+        Some(self.debugfs(partition, &format!("cat {path}"), false))
+    }
+
+    /// Puts `content` in the place of a file on an ext4 partition, or makes the file.
+    #[track_caller]
+    pub fn write_ext4_file(&self, partition: u32, path: &str, content: &[u8]) {
+        let temporary = tempfile::NamedTempFile::new().expect("making a temporary file");
+        std::fs::write(temporary.path(), content).expect("writing a temporary file");
+        if self.ext4_file(partition, path).is_some() {
+            self.debugfs(partition, &format!("rm {path}"), true);
+        }
+        let source = temporary.path().display();
+        self.debugfs(partition, &format!("write {source} {path}"), true);
+        let now = self.ext4_file(partition, path);
+        assert!(
+            now.as_deref() == Some(content),
+            "debugfs has not written {path}"
+        );
+    }
+
+    /// The content of a file on a FAT partition, or None when there is no such file.
+    #[track_caller]
+    pub fn fat_file(&self, partition: u32, path: &str) -> Option<Vec<u8>> {
+        let image = format!(
+            "{}@@{}",
+            self.path.display(),
+            self.partition(partition).start
+        );
+        let output = Command::new("mtype")
+            .args(["-i", &image])
+            .arg(format!("::{path}"))
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .output()
+            .expect("starting mtype");
+        output.status.success().then_some(output.stdout)
+    }
+
+    #[track_caller]
+    fn debugfs(&self, partition: u32, request: &str, write: bool) -> Vec<u8> {
+        let offset = self.partition(partition).start;
+        let mut command = Command::new("debugfs");
+        if write {
+            command.arg("-w");
+        }
+        command.args(["-R", request]);
+        command.arg(format!("{}?offset={offset}", self.path.display()));
+        tool::run_bytes(&mut command)
+    }
+}
+
+fn trailing_number(text: &str) -> u32 {
+    let digits = text.len() - text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    text[text.len() - digits..]
+        .parse()
+        .unwrap_or_else(|e| panic!("no partition number in {text}: {e}"))
+}

@@ -1,0 +1,169 @@
+//! A machine that is switched off: its name, memory and disks.
+//!
+//! Its disks are raw files. With qcow2 a killed QEMU can lose writes that it had acknowledged, so a
+//! power cut would show losses that no disk has; and raw files can be read and changed from outside.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::Flock;
+use tempfile::TempDir;
+
+use super::guest::Guest;
+use super::vm::Vm;
+use super::{Disk, cache, tool};
+
+/// Memory of a guest unless a scenario says otherwise; the prepared state has this much.
+pub const MEMORY_MIB: u32 = 1024;
+
+/// The serial number of the guest's own disk.
+pub const DISK_SERIAL: &str = "BENCH-DISK-0001";
+
+pub struct Machine {
+    pub(super) name: String,
+    pub(super) memory_mib: u32,
+    pub(super) disks: Vec<Attached>,
+    /// A saved processor and memory state to go on from, instead of a boot.
+    pub(super) state: Option<PathBuf>,
+    /// Shows the console on the terminal, each line behind this.
+    pub(super) prefix: Option<String>,
+    /// How often it was started: every start has its own console log.
+    pub(super) starts: u32,
+    dir: TempDir,
+    /// Two machines at once would starve each other on a small host.
+    _alone: Flock<File>,
+}
+
+/// A disk and how it shows in the machine.
+pub(super) struct Attached {
+    pub path: PathBuf,
+    pub serial: String,
+}
+
+impl Machine {
+    /// The Debian guest, to be booted from power on.
+    pub fn guest(name: &str) -> Self {
+        let guest = Guest::get();
+        let mut machine = Machine::empty(name);
+        machine.add_disk_copy(&guest.disk(), DISK_SERIAL);
+        machine
+    }
+
+    /// The Debian guest as it runs a while after its boot: starts in seconds, with its agent ready.
+    pub fn running_guest(name: &str) -> Self {
+        let booted = Guest::get().booted();
+        let mut machine = Machine::empty(name);
+        machine.add_disk_copy(&booted.disk, DISK_SERIAL);
+        machine.state = Some(booted.state);
+        machine
+    }
+
+    /// A machine whose disk holds `image`.
+    pub fn with_image(name: &str, image: &Path) -> Self {
+        let mut machine = Machine::empty(name);
+        machine.add_disk_copy(image, DISK_SERIAL);
+        machine
+    }
+
+    /// A machine that boots and changes the disk `path` itself: the way to prepare an artefact.
+    pub(super) fn in_place(name: &str, path: &Path) -> Self {
+        let mut machine = Machine::empty(name);
+        machine.disks.push(Attached {
+            path: path.to_owned(),
+            serial: DISK_SERIAL.to_owned(),
+        });
+        machine
+    }
+
+    fn empty(name: &str) -> Self {
+        let alone = cache::lock("one-machine.lock");
+        // Whoever has the lock is the only user: what is there was left by a killed test.
+        let runs = cache::subdir("run");
+        for stale in fs::read_dir(&runs).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir_all(stale.path());
+        }
+        Machine {
+            name: name.to_owned(),
+            memory_mib: MEMORY_MIB,
+            disks: Vec::new(),
+            state: None,
+            prefix: None,
+            starts: 0,
+            dir: TempDir::new_in(runs).expect("creating the machine's directory"),
+            _alone: alone,
+        }
+    }
+
+    /// Gives it another amount of memory. A prepared state has its own: such a machine boots.
+    pub fn memory(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self.state = None;
+        self
+    }
+
+    /// Shows its console on the terminal, each line behind `prefix`.
+    pub fn shown(mut self, prefix: &str) -> Self {
+        self.prefix = Some(prefix.to_owned());
+        self
+    }
+
+    /// Adds an empty disk with one ext4 file system on all of it. Such a machine boots.
+    pub fn with_ext4_disk(mut self, label: &str, mib: u32) -> Self {
+        let path = self.dir.path().join(format!("{label}.raw"));
+        tool::run(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-F", "-L", label])
+                .arg(&path)
+                .arg(format!("{mib}M")),
+        );
+        self.disks.push(Attached {
+            path,
+            serial: format!("BENCH-{label}"),
+        });
+        self.state = None;
+        self
+    }
+
+    /// Its first disk, for a look or a change from outside.
+    pub fn disk(&self) -> Disk {
+        self.disk_number(0)
+    }
+
+    /// Its n-th disk, from 0.
+    pub fn disk_number(&self, n: usize) -> Disk {
+        Disk::new(&self.disks[n].path)
+    }
+
+    /// Switches it on.
+    pub fn start(self) -> Vm {
+        Vm::start(self)
+    }
+
+    /// Where files of this machine may be put.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn add_disk_copy(&mut self, image: &Path, serial: &str) {
+        let path = self
+            .dir
+            .path()
+            .join(format!("disk{}.raw", self.disks.len()));
+        copy_sparse(image, &path);
+        self.disks.push(Attached {
+            path,
+            serial: serial.to_owned(),
+        });
+    }
+}
+
+/// Copies a disk image without filling its holes.
+pub(super) fn copy_sparse(from: &Path, to: &Path) {
+    tool::run(
+        Command::new("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .arg(from)
+            .arg(to),
+    );
+}

@@ -1,0 +1,96 @@
+//! The folder that a user copies to the device: program, configuration, image, config.json.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{OsImage, Vm, cache, exe};
+
+/// Where the folder is put in the guest.
+pub const PLACE: &str = "/root/migratecfg";
+
+/// The uuid of the device in the config.json of the tests.
+pub const UUID: &str = "0b5e3c9d7a1f42e8b6c4d2a09f8e7d61";
+
+pub struct Migratecfg {
+    dir: TempDir,
+    settings: Vec<(String, String)>,
+    config_json: Vec<u8>,
+}
+
+impl Migratecfg {
+    /// The folder for an ordinary migration to `image`: all wifis, nothing else out of the ordinary.
+    pub fn new(image: &OsImage) -> Self {
+        let gz = fs::read(image.gz()).expect("reading the compressed image");
+        let config_json = json!({
+            "apiEndpoint": "https://api.balena-cloud.com",
+            "vpnEndpoint": "vpn.balena-cloud.com",
+            "registryEndpoint": "registry2.balena-cloud.com",
+            "deviceType": "genericx86-64-ext",
+            "applicationId": 1234567,
+            "apiKey": "not-a-real-key-3f9a",
+            "appUpdatePollInterval": 900_000,
+            "uuid": UUID,
+        });
+        let cfg = Migratecfg {
+            dir: TempDir::new_in(cache::subdir("tmp")).expect("making a directory"),
+            settings: Vec::new(),
+            config_json: serde_json::to_vec_pretty(&config_json).expect("it is plain JSON"),
+        };
+        cfg.file("balena.img.gz", &gz)
+            .setting("IMAGE_NAME", "balena.img.gz")
+            .setting("BALENA_CONFIG", "config.json")
+            .setting("MIGRATE_ALL_WIFIS", "TRUE")
+    }
+
+    /// Sets a variable of balena-migrate.conf.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a file, or replaces one.
+    pub fn file(self, name: &str, content: &[u8]) -> Self {
+        fs::write(self.dir.path().join(name), content)
+            .unwrap_or_else(|e| panic!("writing {name}: {e}"));
+        self
+    }
+
+    /// Adds a script.
+    pub fn script(self, name: &str, text: &str) -> Self {
+        let cfg = self.file(name, text.as_bytes());
+        make_executable(&cfg.dir.path().join(name));
+        cfg
+    }
+
+    /// The SHA-256 of its config.json.
+    pub fn config_json_sha256(&self) -> String {
+        cache::sha256_hex(&self.config_json)
+    }
+
+    /// Copies it to [`PLACE`] in the guest.
+    #[track_caller]
+    pub fn send_to(&self, vm: &mut Vm) {
+        let dir = self.dir.path();
+        let program = dir.join("balena-migrate");
+        fs::copy(exe::balena_migrate(), &program).expect("copying the program");
+        make_executable(&program);
+        fs::write(dir.join("config.json"), &self.config_json).expect("writing config.json");
+        let conf: String = self
+            .settings
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\"\n"))
+            .collect();
+        fs::write(dir.join("balena-migrate.conf"), conf).expect("writing balena-migrate.conf");
+        vm.send(dir, PLACE);
+    }
+}
+
+fn make_executable(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .unwrap_or_else(|e| panic!("making {} executable: {e}", path.display()));
+}

@@ -1,0 +1,95 @@
+//! The new system: a small disk image that looks like balenaOS, boots, and reports what it found.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::{Disk, Guest, cache, tool};
+
+const RECIPE: &str = include_str!("../recipes/osimage.sh");
+const INIT: &str = include_str!("../recipes/newos-init.sh");
+const INITRAMFS: &str = include_str!("../recipes/newos-initramfs.sh");
+
+/// What kind of image to build.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub slug: &'static str,
+    pub version: &'static str,
+    pub root_mib: u32,
+    pub data_mib: u32,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted {
+            slug: "genericx86-64-ext",
+            version: "6.0.10",
+            root_mib: 40,
+            data_mib: 72,
+        }
+    }
+}
+
+pub struct OsImage {
+    dir: PathBuf,
+}
+
+impl OsImage {
+    /// The ordinary image.
+    pub fn get() -> OsImage {
+        OsImage::build(&Wanted::default())
+    }
+
+    /// An image made to measure; kept in the cache like the ordinary one.
+    pub fn build(wanted: &Wanted) -> OsImage {
+        let guest = Guest::get();
+        let recipe = format!("{} {wanted:?} {RECIPE}{INIT}{INITRAMFS}", guest.key());
+        let dir = cache::artefact("osimage", &recipe, |dir| {
+            for (name, text) in [
+                ("osimage.sh", RECIPE),
+                ("newos-init.sh", INIT),
+                ("newos-initramfs.sh", INITRAMFS),
+            ] {
+                fs::write(dir.join(name), text).expect("writing a recipe into the cache");
+            }
+            let raw = dir.join("os.raw");
+            tool::run(
+                Command::new("bash")
+                    .arg(dir.join("osimage.sh"))
+                    .args([guest.kit(), dir.to_owned(), raw.clone()])
+                    .args([wanted.slug, wanted.version])
+                    .args([wanted.root_mib.to_string(), wanted.data_mib.to_string()]),
+            );
+            // Not flate2: unoptimised, as tests are built, it takes a minute.
+            tool::run(Command::new("gzip").args(["-1", "--keep"]).arg(&raw));
+            let gz = dir.join("os.raw.gz");
+            fs::rename(&gz, dir.join("os.img.gz")).expect("renaming the compressed image");
+        });
+        OsImage { dir }
+    }
+
+    /// The image as it should be on the disk.
+    pub fn raw(&self) -> PathBuf {
+        self.dir.join("os.raw")
+    }
+
+    /// The image as a user has it.
+    pub fn gz(&self) -> PathBuf {
+        self.dir.join("os.img.gz")
+    }
+
+    /// The compressed image with one bit wrong in the middle of its data.
+    pub fn damaged_gz(&self) -> Vec<u8> {
+        let mut bytes = fs::read(self.gz()).expect("reading the compressed image");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        bytes
+    }
+
+    /// The SHA-256 of each partition of the raw image, by number.
+    pub fn partition_sha256(&self) -> Vec<(u32, String)> {
+        let disk = Disk::new(&self.raw());
+        let numbers = disk.partitions().into_iter().map(|p| p.number);
+        numbers.map(|n| (n, disk.partition_sha256(n))).collect()
+    }
+}

@@ -1,0 +1,451 @@
+//! A machine that runs, in QEMU.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::agent::{Agent, Mute, Said};
+use super::console::{Console, PATIENCE, Waited};
+use super::machine::{Attached, Machine};
+use super::qmp::Qmp;
+use super::{cache, tool};
+
+pub struct Vm {
+    /// None only while the machine is being given back.
+    machine: Option<Machine>,
+    child: Child,
+    qmp: Qmp,
+    agent: Agent,
+    console: Console,
+    plugged: u32,
+}
+
+impl Vm {
+    pub(super) fn start(mut machine: Machine) -> Vm {
+        if let Some(state) = machine.state.take() {
+            match Vm::power_on(machine, Some(&state)).resume() {
+                Ok(vm) => return vm,
+                Err((vm, why)) => {
+                    eprintln!(
+                        "bench: {}: booting, as the prepared state fails: {why}",
+                        vm.name()
+                    );
+                    // Its disk is as after a power cut, and boots as such.
+                    machine = vm.power_cut();
+                }
+            }
+        }
+        Vm::power_on(machine, None)
+    }
+
+    fn power_on(mut machine: Machine, state: Option<&Path>) -> Vm {
+        machine.starts += 1;
+        let (console, console_end) = socket_pair();
+        let (agent, agent_end) = socket_pair();
+        let (qmp, qmp_end) = socket_pair();
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(hardware(machine.memory_mib));
+        for (id, end) in [
+            ("con", &console_end),
+            ("agt", &agent_end),
+            ("mon", &qmp_end),
+        ] {
+            command.args([
+                "-chardev",
+                &format!("socket,id={id},fd={}", end.as_raw_fd()),
+            ]);
+        }
+        command.args(["-serial", "chardev:con", "-serial", "chardev:agt"]);
+        command.args(["-mon", "chardev=mon,mode=control"]);
+        for (n, Attached { path, serial }) in machine.disks.iter().enumerate() {
+            let path = path.display();
+            command.args([
+                "-drive",
+                &format!("if=none,id=disk{n},format=raw,cache=unsafe,file={path}"),
+            ]);
+            command.args([
+                "-device",
+                &format!("virtio-blk-pci,drive=disk{n},serial={serial}"),
+            ]);
+        }
+        if let Some(state) = state {
+            command
+                .arg("-incoming")
+                .arg(format!("exec:cat '{}'", state.display()));
+        }
+        let complaints = machine.dir().join("qemu.err");
+        let stderr = fs::File::create(&complaints).expect("creating QEMU's error log");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr);
+        let inherited = [
+            console_end.as_raw_fd(),
+            agent_end.as_raw_fd(),
+            qmp_end.as_raw_fd(),
+        ];
+        // SAFETY: prctl and fcntl are async-signal-safe, and the descriptors live until the spawn.
+        unsafe { command.pre_exec(move || prepare_child(&inherited)) };
+        let child = command.spawn().unwrap_or_else(|e| {
+            panic!("starting qemu-system-x86_64: {e} (util/test installs what is needed)")
+        });
+        // QEMU has its own copies; ours would keep us from seeing the end of the machine.
+        drop((console_end, agent_end, qmp_end));
+        let log = cache::subdir("logs").join(format!("{}-{}.log", machine.name, machine.starts));
+        let console = Console::read(console, &log, machine.prefix.clone());
+        let mut child = Some(child);
+        let qmp = Qmp::open(qmp).unwrap_or_else(|e| {
+            let child = child.as_mut().expect("it was just started");
+            let _ = child.kill();
+            let _ = child.wait();
+            let said = fs::read_to_string(&complaints).unwrap_or_default();
+            panic!("starting {}: {e}\nQEMU said: {said}", machine.name)
+        });
+        Vm {
+            machine: Some(machine),
+            child: child.expect("taken only here"),
+            qmp,
+            agent: Agent::new(agent),
+            console,
+            plugged: 0,
+        }
+    }
+
+    /// Waits until the saved state is loaded and its shell answers.
+    fn resume(mut self) -> Result<Vm, (Vm, String)> {
+        let limit = Instant::now() + Duration::from_secs(60);
+        loop {
+            let loaded = self.qmp.command("query-migrate", json!({}));
+            match loaded
+                .as_ref()
+                .map(|v| v["status"].as_str().unwrap_or("none"))
+            {
+                Ok("completed") => break,
+                Ok("failed") => return Err((self, "QEMU cannot load it".to_owned())),
+                Ok(_) if Instant::now() < limit => std::thread::sleep(Duration::from_millis(50)),
+                Ok(other) => {
+                    let why = format!("it is still '{other}' after a minute");
+                    return Err((self, why));
+                }
+                Err(e) => {
+                    let why = e.clone();
+                    return Err((self, why));
+                }
+            }
+        }
+        if let Err(e) = self.qmp.command("cont", json!({})) {
+            return Err((self, e));
+        }
+        while Instant::now() < limit {
+            match self.agent.ping() {
+                Ok(()) => return Ok(self),
+                Err(Mute::Silent) => {}
+                Err(Mute::Gone) => return Err((self, "QEMU ended".to_owned())),
+            }
+        }
+        Err((self, "its shell does not answer".to_owned()))
+    }
+
+    /// Waits until the console says `text` and returns the whole line. Looks only behind what was
+    /// waited for before.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        match self.console.wait_for(text, PATIENCE) {
+            Waited::Found(line) => line,
+            Waited::Silence => self.give_up(&format!("waiting for '{text}': silence")),
+            Waited::Closed => self.give_up(&format!("waiting for '{text}': the machine is off")),
+        }
+    }
+
+    /// Waits until the guest's shell answers: until it is up.
+    #[track_caller]
+    pub fn wait_agent(&mut self) {
+        let start = Instant::now();
+        loop {
+            match self.agent.ping() {
+                Ok(()) => return,
+                Err(Mute::Silent) => {
+                    if self.console.silence().min(start.elapsed()) > PATIENCE {
+                        self.give_up("waiting for the guest's shell: silence");
+                    }
+                }
+                Err(Mute::Gone) => {
+                    self.give_up("waiting for the guest's shell: the machine is off")
+                }
+            }
+        }
+    }
+
+    /// Runs a command in the guest, without a terminal, to its end.
+    #[track_caller]
+    pub fn agent(&mut self, command: &str) -> Said {
+        let mut answer = self.agent.begin(command);
+        let mut quiet_since = Instant::now();
+        let mut heard = 0;
+        loop {
+            match answer {
+                Ok(()) | Err(Mute::Silent) => {}
+                Err(Mute::Gone) => {
+                    let said = self.agent.so_far();
+                    self.give_up(&format!("the machine went off during '{command}': {said}"))
+                }
+            }
+            answer = match self.agent.poll() {
+                Ok(said) => return said,
+                Err(mute) => Err(mute),
+            };
+            let said = self.agent.so_far();
+            if said.len() != heard {
+                heard = said.len();
+                quiet_since = Instant::now();
+            }
+            if quiet_since.elapsed() > PATIENCE {
+                self.give_up(&format!("'{command}' says nothing more: {said}"));
+            }
+        }
+    }
+
+    /// Runs a command that has to succeed, and returns what it said.
+    #[track_caller]
+    pub fn must(&mut self, command: &str) -> String {
+        let said = self.agent(command);
+        if said.code != 0 {
+            self.give_up(&format!(
+                "'{command}' ended with {}: {}",
+                said.code, said.text
+            ));
+        }
+        said.text
+    }
+
+    /// Starts a command that goes on by itself, with its output on the console.
+    #[track_caller]
+    pub fn begin_on_console(&mut self, command: &str) {
+        let quoted = command.replace('\'', r"'\''");
+        // The pause lets the shell say that it started the command before a reboot ends them both.
+        self.must(&format!(
+            "setsid sh -c 'sleep 0.5; {quoted}' > /dev/console 2>&1 &"
+        ));
+    }
+
+    /// Shuts the guest down in the ordinary way.
+    #[track_caller]
+    pub fn shut_down(mut self) -> Machine {
+        self.begin_on_console("systemctl poweroff");
+        self.wait_off()
+    }
+
+    /// Copies the directory `from` with all that is in it to `to` in the guest.
+    #[track_caller]
+    pub fn send(&mut self, from: &Path, to: &str) {
+        let disk = self.machine().dir().join("job.raw");
+        let _ = fs::remove_file(&disk);
+        // Content, as much again for tables and rounding, and room for an empty one.
+        let kib = directory_kib(from) * 5 / 4 + 8192;
+        tool::run(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-F", "-L", "JOB", "-O", "^has_journal", "-d"])
+                .arg(from)
+                .arg(&disk)
+                .arg(format!("{kib}k")),
+        );
+        let id = self.plug(&disk, "BENCH-JOB");
+        self.must(&format!(
+            "for i in $(seq 100); do [ -e /dev/disk/by-label/JOB ] && break; sleep 0.2; done; \
+             mount -o ro LABEL=JOB /mnt && mkdir -p {to} && cp -a /mnt/. {to}/ && \
+             rmdir {to}/lost+found && umount /mnt"
+        ));
+        self.unplug(&id);
+    }
+
+    /// Attaches a disk while the machine runs, and returns its id.
+    #[track_caller]
+    pub fn plug(&mut self, path: &Path, serial: &str) -> String {
+        self.plugged += 1;
+        let id = format!("plugged{}", self.plugged);
+        self.qemu(
+            "blockdev-add",
+            json!({"node-name": id, "driver": "raw",
+                "file": {"driver": "file", "filename": path.to_string_lossy()}}),
+        );
+        self.qemu(
+            "device_add",
+            json!({"driver": "virtio-blk-pci", "id": format!("dev-{id}"), "drive": id, "serial": serial}),
+        );
+        id
+    }
+
+    /// Detaches a disk that was plugged.
+    #[track_caller]
+    pub fn unplug(&mut self, id: &str) {
+        self.qemu("device_del", json!({"id": format!("dev-{id}")}));
+        // The guest has to let go of it first; only then QEMU frees the node.
+        for _ in 0..300 {
+            if self
+                .qmp
+                .command("blockdev-del", json!({"node-name": id}))
+                .is_ok()
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.give_up(&format!("the guest does not let go of {id}"));
+    }
+
+    /// How many bytes were written to the first disk since power on.
+    #[track_caller]
+    pub fn written_bytes(&mut self) -> u64 {
+        let stats = self.qemu("query-blockstats", json!({}));
+        stats[0]["stats"]["wr_bytes"]
+            .as_u64()
+            .expect("QEMU counts written bytes")
+    }
+
+    /// Saves a picture of the screen (PNG).
+    #[track_caller]
+    pub fn screenshot(&mut self, to: &Path) {
+        let file = to.to_string_lossy();
+        self.qemu("screendump", json!({"filename": file, "format": "png"}));
+    }
+
+    /// All that the console has said since power on.
+    pub fn console(&self) -> String {
+        self.console.text()
+    }
+
+    /// From now on a reboot switches the machine off instead.
+    #[track_caller]
+    pub fn stop_at_reboot(&mut self) {
+        self.qemu("set-action", json!({"reboot": "shutdown"}));
+    }
+
+    /// Stops the processors and writes the running state to `to`.
+    #[track_caller]
+    pub(super) fn save_state(&mut self, to: &Path) {
+        self.qemu("stop", json!({}));
+        self.qemu(
+            "migrate",
+            json!({"uri": format!("exec:cat > '{}'", to.display())}),
+        );
+        let limit = Instant::now() + PATIENCE;
+        while Instant::now() < limit {
+            match self.qemu("query-migrate", json!({}))["status"].as_str() {
+                Some("completed") => return,
+                Some("failed") => break,
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+        self.give_up("QEMU cannot save the running state");
+    }
+
+    /// Takes the power away at once.
+    pub fn power_cut(mut self) -> Machine {
+        self.end();
+        self.machine.take().expect("given back once")
+    }
+
+    /// Waits until the machine has switched itself off.
+    #[track_caller]
+    pub fn wait_off(mut self) -> Machine {
+        // QEMU closes the console when it ends, and nothing says this: it is never found.
+        match self.console.wait_for("\0", PATIENCE) {
+            Waited::Closed => self.power_cut(),
+            Waited::Silence => self.give_up("waiting for the machine to switch off: silence"),
+            Waited::Found(_) => unreachable!("the console drops NUL"),
+        }
+    }
+
+    #[track_caller]
+    fn qemu(&mut self, command: &str, arguments: serde_json::Value) -> serde_json::Value {
+        match self.qmp.command(command, arguments) {
+            Ok(answer) => answer,
+            Err(e) => self.give_up(&e),
+        }
+    }
+
+    /// Ends the test with what the console last said, and with a picture of the screen.
+    #[track_caller]
+    pub fn give_up(&mut self, why: &str) -> ! {
+        let machine = self.machine();
+        let log = cache::subdir("logs").join(format!("{}-{}.log", machine.name, machine.starts));
+        let picture: PathBuf = log.with_extension("png");
+        let _ = self.qmp.command(
+            "screendump",
+            json!({"filename": picture.to_string_lossy(), "format": "png"}),
+        );
+        panic!(
+            "{}: {why}\n--- the console's last lines (all: {}; screen: {}) ---\n{}\n---",
+            self.name(),
+            log.display(),
+            picture.display(),
+            self.console.tail(),
+        )
+    }
+
+    fn name(&self) -> &str {
+        &self.machine().name
+    }
+
+    fn machine(&self) -> &Machine {
+        self.machine.as_ref().expect("given back only at the end")
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        // Without the wait the next QEMU finds the disk still locked.
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The machine but for its disks and lines. A prepared state fits only the same hardware.
+pub(super) fn hardware(memory_mib: u32) -> Vec<String> {
+    // qemu64 boots faster under emulation than max, which has more to emulate.
+    "-machine pc -accel tcg,thread=multi -cpu qemu64 -smp 2 -nodefaults -vga std -display none -m"
+        .split(' ')
+        .map(str::to_owned)
+        .chain([memory_mib.to_string()])
+        .collect()
+}
+
+fn socket_pair() -> (UnixStream, UnixStream) {
+    UnixStream::pair().expect("making a pair of sockets")
+}
+
+/// Between fork and exec: QEMU inherits its sockets, and dies with us even when we are killed.
+///
+/// The kernel means the thread that forked, not the process: a machine must be started by the
+/// thread that uses it.
+fn prepare_child(inherited: &[RawFd]) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    for &fd in inherited {
+        // SAFETY: the caller keeps the descriptors open until the child runs.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    Ok(())
+}
+
+fn directory_kib(dir: &Path) -> u64 {
+    let said = tool::run(Command::new("du").args(["-sk", "--apparent-size"]).arg(dir));
+    said.split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("du said: {said}"))
+}

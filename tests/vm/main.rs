@@ -1,0 +1,7 @@
+//! Tests on real virtual machines: a real Debian with real GRUB and kernel, real power cuts.
+//!
+//! Run them one at a time (`--test-threads=1`): a lock makes the others wait in any case.
+
+mod harness;
+
+mod bench;

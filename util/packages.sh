@@ -1,0 +1,41 @@
+# Sourced by the other scripts: installs the Debian packages that they need.
+# shellcheck shell=bash
+
+# Installs what is missing of the given packages, and says so.
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' ||
+            missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    echo "installing packages: ${missing[*]}"
+
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+    "${sudo[@]}" apt-get -qq update
+    # qemu-utils must be of qemu-system-x86's version: a newer one that some machines carry would
+    # make apt remove it or refuse, so both are named with the version that the sources offer.
+    local version wanted=()
+    for package in "${missing[@]}"; do
+        case $package in
+            qemu-*)
+                version=$(apt-cache policy qemu-system-x86 | awk '/Candidate/ { print $2 }')
+                wanted+=("$package=$version")
+                ;;
+            *) wanted+=("$package") ;;
+        esac
+    done
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+        --no-install-recommends --allow-downgrades "${wanted[@]}" > /dev/null
+}
+
+# What the virtual machines of tests/vm are made with.
+need_vm_packages() {
+    need_packages qemu-system-x86 qemu-utils mmdebstrap fdisk e2fsprogs dosfstools mtools gzip
+}
+
+# What a build needs beside Rust itself.
+need_build_packages() {
+    need_packages gcc libc6-dev
+}
