@@ -2,7 +2,7 @@
 //!
 //! Called by the command line, which hands the result to the checks and the planner. [`collect`]
 //! reads the files; everything else is pure. One reader a format ([`wpa`], [`nm`]) makes
-//! [`model::Connection`]s, [`select`] chooses among them, [`keyfile`] writes them down.
+//! [`model::Connection`]s, [`mod@select`] chooses among them, [`keyfile`] writes them down.
 
 pub mod keyfile;
 pub mod model;
@@ -91,7 +91,7 @@ pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
         listed: listed(sys, config, &mut unread),
     };
     let mut contents = Vec::new();
-    for file in files.iter().filter(|_| !selection.is_empty()) {
+    for file in files {
         match sys.read(&file.path) {
             Ok(bytes) => contents.push((file, Secret::new(bytes))),
             Err(error) => unread.push(unreadable(&file.path, Weight::Warning, &error)),

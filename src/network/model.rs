@@ -56,14 +56,25 @@ pub struct Dropped {
 /// A network, or a part of a file, that can't be carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// The network's name, if it was found.
-    pub ssid: Option<Vec<u8>>,
+    /// What is lost.
+    pub loss: Loss,
     /// Where it stands: `file:line`.
     pub place: String,
     /// Why.
     pub what: String,
     /// What to do.
     pub remedy: String,
+}
+
+/// What is lost when something can't be carried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// The wifi network of this name.
+    Network(Vec<u8>),
+    /// A wifi network, or several, whose names are not known.
+    Unnamed,
+    /// Another way into the network, which no selection of wifi networks chooses or refuses.
+    Other,
 }
 
 /// What a reader made of its file.

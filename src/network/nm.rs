@@ -6,7 +6,7 @@
 
 use super::keyfile::{Document, Entry, read_ssid, unescape};
 use super::model::{
-    Connection, Dropped, Found, KeptSetting, MAX_SSID_BYTES, Security, Skipped, wpa_psk,
+    Connection, Dropped, Found, KeptSetting, Loss, MAX_SSID_BYTES, Security, Skipped, wpa_psk,
 };
 use crate::secret::Secret;
 
@@ -93,14 +93,14 @@ fn read_one(path: &str, bytes: &[u8]) -> Result<Option<Connection>, Box<Skipped>
         .map(|entry| entry.value.trim_end())
     {
         Some("wifi") => {}
-        Some(other) => return other_type(path, other, &file).map(|()| None),
+        Some(other) => return other_type(path, other, &file).map_or(Ok(None), Err),
         None => return Err(skip(path, 1, "this connection has no type", "correct it")),
     }
     let ssid = ssid(path, &file)?;
     match wifi(path, &file, ssid.clone()) {
         Ok(connection) => Ok(Some(connection)),
         Err(mut skipped) => {
-            skipped.ssid = Some(ssid);
+            skipped.loss = Loss::Network(ssid);
             Err(skipped)
         }
     }
@@ -108,7 +108,7 @@ fn read_one(path: &str, bytes: &[u8]) -> Result<Option<Connection>, Box<Skipped>
 
 fn skip(path: &str, line: usize, what: impl Into<String>, remedy: &str) -> Box<Skipped> {
     Box::new(Skipped {
-        ssid: None,
+        loss: Loss::Unnamed,
         place: format!("{path}:{line}"),
         what: what.into(),
         remedy: remedy.into(),
@@ -137,27 +137,27 @@ fn with_new_names(file: Document) -> Document {
 
 /// Connections other than wifi are not carried; those without which a device may be cut off are
 /// named.
-fn other_type(path: &str, type_name: &str, file: &Document) -> Result<(), Box<Skipped>> {
+fn other_type(path: &str, type_name: &str, file: &Document) -> Option<Box<Skipped>> {
     let manual = ["ipv4", "ipv6"]
         .iter()
         .filter_map(|group| file.get(group, "method"))
         .find(|method| method.value.trim_end() == "manual");
-    let remedy = "make sure that the new system is reached by DHCP on the wire or by wifi";
-    match (type_name, manual) {
-        ("ethernet", Some(method)) => Err(skip(
-            path,
+    let (line, what) = match (type_name, manual) {
+        ("ethernet", Some(method)) => (
             method.line,
-            "the fixed address of a wired connection is not carried by this version",
-            remedy,
-        )),
-        ("gsm" | "cdma" | "vlan" | "pppoe" | "adsl" | "bond", _) => Err(skip(
-            path,
-            1,
-            format!("connections of type {type_name} are not carried by this version"),
-            remedy,
-        )),
-        _ => Ok(()),
-    }
+            "the fixed address of a wired connection".into(),
+        ),
+        ("gsm" | "cdma" | "vlan" | "pppoe" | "adsl" | "bond", _) => {
+            (1, format!("a connection of type {type_name}"))
+        }
+        _ => return None,
+    };
+    Some(Box::new(Skipped {
+        loss: Loss::Other,
+        place: format!("{path}:{line}"),
+        what: format!("{what} is not carried by this version"),
+        remedy: "make sure that the new system is reached by DHCP on the wire or by wifi".into(),
+    }))
 }
 
 fn ssid(path: &str, file: &Document) -> Result<Vec<u8>, Box<Skipped>> {

@@ -4,7 +4,7 @@
 //! Called by [`super::carry`]. A network of the list that can't be carried stops the migration: the
 //! user counts on it, and the device may not be reachable without it.
 
-use super::model::{Connection, Found, Skipped, label};
+use super::model::{Connection, Found, Loss, Skipped, label};
 use crate::problem::{Problem, Weight};
 
 /// Which networks to carry.
@@ -70,16 +70,16 @@ pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Prob
     let missed: Vec<Skipped> = found
         .skipped
         .into_iter()
-        .filter(|skipped| match &skipped.ssid {
-            Some(ssid) => selection.wants(ssid) && !is_chosen(ssid),
-            None => !selection.is_empty(),
+        .filter(|skipped| match &skipped.loss {
+            Loss::Network(ssid) => selection.wants(ssid) && !is_chosen(ssid),
+            Loss::Unnamed => !selection.is_empty(),
+            Loss::Other => true,
         })
         .collect();
     let is_known = |ssid: &[u8]| {
-        is_chosen(ssid)
-            || missed
-                .iter()
-                .any(|missed| missed.ssid.as_deref() == Some(ssid))
+        let is_missed =
+            |missed: &Skipped| matches!(&missed.loss, Loss::Network(name) if name == ssid);
+        is_chosen(ssid) || missed.iter().any(is_missed)
     };
     let mut problems: Vec<Problem> = selection
         .listed
@@ -117,22 +117,18 @@ fn named(ssid: &[u8]) -> String {
 }
 
 fn miss(skipped: Skipped, selection: &Selection) -> Problem {
-    let is_listed = skipped
-        .ssid
-        .as_ref()
-        .is_some_and(|ssid| selection.lists(ssid));
+    let (weight, what) = match &skipped.loss {
+        Loss::Network(ssid) if selection.lists(ssid) => {
+            (Weight::Error, named(ssid) + &skipped.what)
+        }
+        Loss::Network(ssid) => (Weight::Warning, named(ssid) + &skipped.what),
+        Loss::Unnamed | Loss::Other => (Weight::Warning, skipped.what),
+    };
     Problem {
         code: "network-skipped",
-        weight: if is_listed {
-            Weight::Error
-        } else {
-            Weight::Warning
-        },
-        what: match &skipped.ssid {
-            Some(ssid) => named(ssid) + &skipped.what,
-            None => skipped.what,
-        },
+        weight,
         place: skipped.place,
+        what,
         remedy: skipped.remedy,
     }
 }

@@ -4,7 +4,9 @@
 //! (<https://w1.fi/cgit/hostap/plain/wpa_supplicant/wpa_supplicant.conf>): quoted values are text up
 //! to the *last* quote on the line, others are hexadecimal; `#` starts a comment behind that quote.
 
-use super::model::{Connection, Found, MAX_SSID_BYTES, Security, Skipped, is_password, wpa_psk};
+use super::model::{
+    Connection, Found, Loss, MAX_SSID_BYTES, Security, Skipped, is_password, wpa_psk,
+};
 use crate::secret::Secret;
 
 /// Reads every network of a file. `path` names it in messages.
@@ -23,7 +25,7 @@ pub fn read(path: &str, bytes: &[u8]) -> Found {
     }
     if let Some(open) = block {
         found.skipped.push(Skipped {
-            ssid: None,
+            loss: Loss::Unnamed,
             place: format!("{path}:{}", open.line),
             what: "this block is never closed".into(),
             remedy: "add a line with `}`".into(),
@@ -106,13 +108,13 @@ fn finish(path: &str, block: Option<Block>, found: &mut Found) {
     let Some(block) = block.filter(|block| block.is_network) else {
         return;
     };
-    // 1: disabled by the user; 2: a persistent group of Wi-Fi Direct.
-    if block.number("disabled").is_some_and(|n| n != 0) {
-        return;
-    }
     let ssid = match ssid(&block) {
         Ok(ssid) => ssid,
-        Err(refusal) => return found.skipped.push(refusal.into_skipped(path, None)),
+        Err(refusal) => {
+            return found
+                .skipped
+                .push(refusal.into_skipped(path, Loss::Unnamed));
+        }
     };
     match security(&block) {
         Ok(security) => found.connections.push(Connection {
@@ -127,14 +129,16 @@ fn finish(path: &str, block: Option<Block>, found: &mut Found) {
             dropped: Vec::new(),
             place: format!("{path}:{}", block.line),
         }),
-        Err(refusal) => found.skipped.push(refusal.into_skipped(path, Some(ssid))),
+        Err(refusal) => found
+            .skipped
+            .push(refusal.into_skipped(path, Loss::Network(ssid))),
     }
 }
 
 impl Refusal {
-    fn into_skipped(self, path: &str, ssid: Option<Vec<u8>>) -> Skipped {
+    fn into_skipped(self, path: &str, loss: Loss) -> Skipped {
         Skipped {
-            ssid,
+            loss,
             place: format!("{path}:{}", self.line),
             what: self.what,
             remedy: self.remedy.into(),
@@ -179,6 +183,17 @@ fn security(block: &Block) -> Result<Security, Refusal> {
             mode.line,
             "this is a network that the device itself opens",
             "leave it out of the list",
+        );
+    }
+    // 1: by the user; 2: a persistent group of Wi-Fi Direct.
+    if let Some(disabled) = block
+        .get("disabled")
+        .filter(|disabled| disabled.value != b"0")
+    {
+        return refuse(
+            disabled.line,
+            "this network is disabled",
+            "remove `disabled` to carry it",
         );
     }
     let methods = block.get("key_mgmt");
