@@ -82,15 +82,25 @@ impl Disk {
         said[..64].to_owned()
     }
 
+    /// The content of a file on a disk that is one ext4 file system, or None.
+    #[track_caller]
+    pub fn whole_ext4_file(&self, path: &str) -> Option<Vec<u8>> {
+        self.ext4_file_at(0, path)
+    }
+
     /// The content of a file on an ext4 partition, or None when there is no such file.
     #[track_caller]
     pub fn ext4_file(&self, partition: u32, path: &str) -> Option<Vec<u8>> {
+        self.ext4_file_at(self.partition(partition).start, path)
+    }
+
+    fn ext4_file_at(&self, offset: u64, path: &str) -> Option<Vec<u8>> {
         // debugfs exits with 0 whatever happens: stat tells whether the file is there.
-        let stat = self.debugfs(partition, &format!("stat {path}"), false);
+        let stat = self.debugfs(offset, &format!("stat {path}"), false);
         if !String::from_utf8_lossy(&stat).contains("Inode:") {
             return None;
         }
-        Some(self.debugfs(partition, &format!("cat {path}"), false))
+        Some(self.debugfs(offset, &format!("cat {path}"), false))
     }
 
     /// Puts `content` in the place of a file on an ext4 partition, or makes the file.
@@ -98,12 +108,13 @@ impl Disk {
     pub fn write_ext4_file(&self, partition: u32, path: &str, content: &[u8]) {
         let temporary = tempfile::NamedTempFile::new().expect("making a temporary file");
         std::fs::write(temporary.path(), content).expect("writing a temporary file");
-        if self.ext4_file(partition, path).is_some() {
-            self.debugfs(partition, &format!("rm {path}"), true);
+        let offset = self.partition(partition).start;
+        if self.ext4_file_at(offset, path).is_some() {
+            self.debugfs(offset, &format!("rm {path}"), true);
         }
         let source = temporary.path().display();
-        self.debugfs(partition, &format!("write {source} {path}"), true);
-        let now = self.ext4_file(partition, path);
+        self.debugfs(offset, &format!("write {source} {path}"), true);
+        let now = self.ext4_file_at(offset, path);
         assert!(
             now.as_deref() == Some(content),
             "debugfs has not written {path}"
@@ -128,8 +139,7 @@ impl Disk {
     }
 
     #[track_caller]
-    fn debugfs(&self, partition: u32, request: &str, write: bool) -> Vec<u8> {
-        let offset = self.partition(partition).start;
+    fn debugfs(&self, offset: u64, request: &str, write: bool) -> Vec<u8> {
         let mut command = Command::new("debugfs");
         if write {
             command.arg("-w");

@@ -83,7 +83,7 @@ impl Machine {
         for stale in fs::read_dir(&runs).into_iter().flatten().flatten() {
             let _ = fs::remove_dir_all(stale.path());
         }
-        Machine {
+        let machine = Machine {
             name: name.to_owned(),
             memory_mib: MEMORY_MIB,
             disks: Vec::new(),
@@ -92,6 +92,10 @@ impl Machine {
             starts: 0,
             dir: TempDir::new_in(runs).expect("creating the machine's directory"),
             _alone: alone,
+        };
+        match std::env::var_os("BENCH_SHOW") {
+            Some(_) => machine.shown("    | "),
+            None => machine,
         }
     }
 
@@ -102,42 +106,25 @@ impl Machine {
         self
     }
 
-    /// Shows its console on the terminal, each line behind `prefix`.
+    /// Shows its console on the terminal, each line behind `prefix`; `BENCH_SHOW=1` does so for all.
     pub fn shown(mut self, prefix: &str) -> Self {
         self.prefix = Some(prefix.to_owned());
         self
     }
 
-    /// Adds an empty disk with one ext4 file system on all of it. Such a machine boots.
-    pub fn with_ext4_disk(mut self, label: &str, mib: u32) -> Self {
-        let path = self.dir.path().join(format!("{label}.raw"));
-        tool::run(
-            Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-L", label])
-                .arg(&path)
-                .arg(format!("{mib}M")),
-        );
-        self.disks.push(Attached {
-            path,
-            serial: format!("BENCH-{label}"),
-        });
-        self.state = None;
-        self
-    }
-
-    /// Its first disk, for a look or a change from outside.
+    /// Its disk, for a look or a change from outside.
     pub fn disk(&self) -> Disk {
-        self.disk_number(0)
-    }
-
-    /// Its n-th disk, from 0.
-    pub fn disk_number(&self, n: usize) -> Disk {
-        Disk::new(&self.disks[n].path)
+        Disk::new(&self.disks[0].path)
     }
 
     /// Switches it on.
     pub fn start(self) -> Vm {
         Vm::start(self)
+    }
+
+    /// The console log of its latest start.
+    pub(super) fn log(&self) -> PathBuf {
+        cache::subdir("logs").join(format!("{}-{}.log", self.name, self.starts))
     }
 
     /// Where files of this machine may be put.

@@ -78,17 +78,21 @@ impl OsImage {
         self.dir.join("os.img.gz")
     }
 
-    /// The compressed image with one bit wrong in the middle of its data.
-    pub fn damaged_gz(&self) -> Vec<u8> {
-        let mut bytes = fs::read(self.gz()).expect("reading the compressed image");
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x10;
-        bytes
+    /// The size of the compressed image in bytes.
+    pub fn gz_bytes(&self) -> u64 {
+        fs::metadata(self.gz())
+            .expect("the compressed image is there")
+            .len()
+    }
+
+    /// The raw image as a disk.
+    pub fn disk(&self) -> Disk {
+        Disk::new(&self.raw())
     }
 
     /// The SHA-256 of each partition of the raw image, by number.
     pub fn partition_sha256(&self) -> Vec<(u32, String)> {
-        let disk = Disk::new(&self.raw());
+        let disk = self.disk();
         let numbers = disk.partitions().into_iter().map(|p| p.number);
         numbers.map(|n| (n, disk.partition_sha256(n))).collect()
     }

@@ -18,7 +18,7 @@ use super::agent::{Agent, Mute, Said};
 use super::console::{Console, PATIENCE, Waited};
 use super::machine::{Attached, Machine};
 use super::qmp::Qmp;
-use super::{cache, tool};
+use super::{Disk, cache, tool};
 
 pub struct Vm {
     /// None only while the machine is being given back.
@@ -33,17 +33,16 @@ pub struct Vm {
 impl Vm {
     pub(super) fn start(mut machine: Machine) -> Vm {
         if let Some(state) = machine.state.take() {
-            match Vm::power_on(machine, Some(&state)).resume() {
-                Ok(vm) => return vm,
-                Err((vm, why)) => {
-                    eprintln!(
-                        "bench: {}: booting, as the prepared state fails: {why}",
-                        vm.name()
-                    );
-                    // Its disk is as after a power cut, and boots as such.
-                    machine = vm.power_cut();
-                }
-            }
+            let mut vm = Vm::power_on(machine, Some(&state));
+            let Err(why) = vm.resume() else {
+                return vm;
+            };
+            eprintln!(
+                "bench: {}: booting, as the prepared state fails: {why}",
+                vm.name()
+            );
+            // Its disk is as after a power cut, and boots as such.
+            machine = vm.power_cut();
         }
         Vm::power_on(machine, None)
     }
@@ -101,7 +100,7 @@ impl Vm {
         });
         // QEMU has its own copies; ours would keep us from seeing the end of the machine.
         drop((console_end, agent_end, qmp_end));
-        let log = cache::subdir("logs").join(format!("{}-{}.log", machine.name, machine.starts));
+        let log = machine.log();
         let console = Console::read(console, &log, machine.prefix.clone());
         let mut child = Some(child);
         let qmp = Qmp::open(qmp).unwrap_or_else(|e| {
@@ -122,38 +121,26 @@ impl Vm {
     }
 
     /// Waits until the saved state is loaded and its shell answers.
-    fn resume(mut self) -> Result<Vm, (Vm, String)> {
+    fn resume(&mut self) -> Result<(), String> {
         let limit = Instant::now() + Duration::from_secs(60);
         loop {
-            let loaded = self.qmp.command("query-migrate", json!({}));
-            match loaded
-                .as_ref()
-                .map(|v| v["status"].as_str().unwrap_or("none"))
-            {
-                Ok("completed") => break,
-                Ok("failed") => return Err((self, "QEMU cannot load it".to_owned())),
-                Ok(_) if Instant::now() < limit => std::thread::sleep(Duration::from_millis(50)),
-                Ok(other) => {
-                    let why = format!("it is still '{other}' after a minute");
-                    return Err((self, why));
-                }
-                Err(e) => {
-                    let why = e.clone();
-                    return Err((self, why));
-                }
+            let loaded = self.qmp.command("query-migrate", json!({}))?;
+            match loaded["status"].as_str() {
+                Some("completed") => break,
+                Some("failed") => return Err("QEMU cannot load it".to_owned()),
+                _ if Instant::now() > limit => return Err("it loads for too long".to_owned()),
+                _ => std::thread::sleep(Duration::from_millis(50)),
             }
         }
-        if let Err(e) = self.qmp.command("cont", json!({})) {
-            return Err((self, e));
-        }
+        self.qmp.command("cont", json!({}))?;
         while Instant::now() < limit {
             match self.agent.ping() {
-                Ok(()) => return Ok(self),
+                Ok(()) => return Ok(()),
                 Err(Mute::Silent) => {}
-                Err(Mute::Gone) => return Err((self, "QEMU ended".to_owned())),
+                Err(Mute::Gone) => return Err("QEMU ended".to_owned()),
             }
         }
-        Err((self, "its shell does not answer".to_owned()))
+        Err("its shell does not answer".to_owned())
     }
 
     /// Waits until the console says `text` and returns the whole line. Looks only behind what was
@@ -165,6 +152,12 @@ impl Vm {
             Waited::Silence => self.give_up(&format!("waiting for '{text}': silence")),
             Waited::Closed => self.give_up(&format!("waiting for '{text}': the machine is off")),
         }
+    }
+
+    /// Waits until the running kernel hands over to the firmware.
+    #[track_caller]
+    pub fn wait_reboot(&mut self) {
+        self.wait_for("reboot: Restarting system");
     }
 
     /// Waits until the guest's shell answers: until it is up.
@@ -303,20 +296,37 @@ impl Vm {
         self.give_up(&format!("the guest does not let go of {id}"));
     }
 
-    /// How many bytes were written to the first disk since power on.
+    /// Attaches a new disk that is one ext4 file system, for the rest of this machine's life.
+    ///
+    /// A later start of the machine does not have it.
     #[track_caller]
-    pub fn written_bytes(&mut self) -> u64 {
-        let stats = self.qemu("query-blockstats", json!({}));
-        stats[0]["stats"]["wr_bytes"]
-            .as_u64()
-            .expect("QEMU counts written bytes")
+    pub fn plug_ext4(&mut self, label: &str, mib: u32) -> Disk {
+        let path = self.machine().dir().join(format!("{label}.raw"));
+        tool::run(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-F", "-L", label])
+                .arg(&path)
+                .arg(format!("{mib}M")),
+        );
+        self.plug(&path, &format!("BENCH-{label}"));
+        self.must(&format!(
+            "for i in $(seq 100); do [ -e /dev/disk/by-label/{label} ] && exit; sleep 0.2; done; exit 1"
+        ));
+        Disk::new(&path)
     }
 
-    /// Saves a picture of the screen (PNG).
-    #[track_caller]
-    pub fn screenshot(&mut self, to: &Path) {
-        let file = to.to_string_lossy();
-        self.qemu("screendump", json!({"filename": file, "format": "png"}));
+    /// Saves a picture of the screen among the logs, and returns its path.
+    pub fn screenshot(&mut self, name: &str) -> PathBuf {
+        let path = cache::subdir("logs").join(format!("{}-{name}.png", self.name()));
+        let file = path.to_string_lossy();
+        // For a person to look at: a test does not fail for want of it.
+        let taken = self
+            .qmp
+            .command("screendump", json!({"filename": file, "format": "png"}));
+        if let Err(e) = taken {
+            eprintln!("bench: no picture of the screen: {e}");
+        }
+        path
     }
 
     /// All that the console has said since power on.
@@ -377,13 +387,8 @@ impl Vm {
     /// Ends the test with what the console last said, and with a picture of the screen.
     #[track_caller]
     pub fn give_up(&mut self, why: &str) -> ! {
-        let machine = self.machine();
-        let log = cache::subdir("logs").join(format!("{}-{}.log", machine.name, machine.starts));
-        let picture: PathBuf = log.with_extension("png");
-        let _ = self.qmp.command(
-            "screendump",
-            json!({"filename": picture.to_string_lossy(), "format": "png"}),
-        );
+        let picture = self.screenshot("failed");
+        let log = self.machine().log();
         panic!(
             "{}: {why}\n--- the console's last lines (all: {}; screen: {}) ---\n{}\n---",
             self.name(),

@@ -1,0 +1,316 @@
+//! The scenarios: what people do with balena-migrate, and what happens to them.
+//!
+//! Wherever the disk has not been written to, the old system has to come back as it was, and
+//! `status` has to tell what happened.
+
+use crate::harness::migratecfg::{PLACE, UUID};
+use crate::harness::{Machine, Migratecfg, OsImage, Vm};
+
+/// Beginning of a stage-1 run's command.
+const RUN: &str = "./balena-migrate --yes";
+
+/// The old system's files that a migration may touch, by content, mode and owner.
+const OLD_TREE: &str = "find /boot /etc -xdev \\( -type f -o -type l \\) -printf '%M %u %g %s %p %l\\n' | sort; \
+                        find /boot /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum";
+
+/// A guest with the folder on it, the folder, and what the old system's tree was before.
+struct Scene {
+    vm: Vm,
+    before: String,
+}
+
+impl Scene {
+    fn set(name: &str, cfg: &Migratecfg) -> Scene {
+        let mut vm = Machine::running_guest(name).start();
+        cfg.send_to(&mut vm);
+        let before = vm.must(OLD_TREE);
+        // A cut in the power is to lose what the program wrote and not what the bench did.
+        vm.must("sync");
+        Scene { vm, before }
+    }
+
+    /// Runs the program with these words in the folder, and wants it to end with `code`.
+    #[track_caller]
+    fn run(&mut self, words: &str, code: i32) -> String {
+        let said = self.vm.agent(&format!("cd {PLACE} && {words}"));
+        if said.code != code {
+            let why = format!(
+                "'{words}' ended with {} and not {code}:\n{}",
+                said.code, said.text
+            );
+            self.vm.give_up(&why);
+        }
+        said.text
+    }
+
+    /// Goes through the reboot into stage 2, the return, and the boot of the old system.
+    #[track_caller]
+    fn come_back(&mut self) {
+        self.vm.wait_reboot();
+        self.vm.wait_reboot();
+        self.vm.wait_agent();
+    }
+
+    /// Takes the power away, gives it back, and waits for the old system.
+    #[track_caller]
+    fn cut_and_boot(self) -> Scene {
+        let mut vm = self.vm.power_cut().start();
+        vm.wait_agent();
+        Scene {
+            vm,
+            before: self.before,
+        }
+    }
+
+    /// The old system runs, `undo` leaves nothing behind, and the next boot is an ordinary one.
+    #[track_caller]
+    fn undo_leaves_the_old_system(mut self) {
+        self.run("./balena-migrate undo", 0);
+        let after = self.vm.must(OLD_TREE);
+        assert_same_tree(&self.before, &after);
+        let status = self.run("./balena-migrate status", 0);
+        assert!(status.contains("No migration"), "after undo: {status}");
+        let grub = self
+            .vm
+            .must("grub-editenv /boot/grub/grubenv list; ls /boot/grub");
+        assert!(!grub.contains("next_entry=balena"), "still armed: {grub}");
+        assert!(
+            !grub.contains("custom.cfg"),
+            "the menu entry is still there: {grub}"
+        );
+    }
+}
+
+#[track_caller]
+fn assert_same_tree(before: &str, after: &str) {
+    let lost: Vec<&str> = before.lines().filter(|l| !after.contains(l)).collect();
+    let new: Vec<&str> = after.lines().filter(|l| !before.contains(l)).collect();
+    assert!(
+        before == after,
+        "the old system's files differ\nlost: {lost:#?}\nnew: {new:#?}"
+    );
+}
+
+/// A Debian machine becomes a balenaOS device that has its config.json, its networks, its backup
+/// and the log, and every byte of the image that nobody needed to change.
+#[test]
+fn the_whole_road() {
+    let image = OsImage::get();
+    let cfg = Migratecfg::new(&image)
+        .setting("BACKUP_SCRIPT", "backup.sh")
+        .script(
+            "backup.sh",
+            "#!/bin/sh\ncd /home/user && tar -czf \"$1\" data\n",
+        );
+    let mut scene = Scene::set("whole-road", &cfg);
+    scene.run(&format!("{RUN} -r 3"), 0);
+    let mut vm = scene.vm;
+    vm.wait_reboot();
+    // Held between stage 2 and the new system, the disk shows what exactly was written.
+    vm.stop_at_reboot();
+    vm.wait_for("overwrite");
+    vm.screenshot("stage-2");
+    let machine = vm.wait_off();
+    let disk = machine.disk();
+    for (number, sha256) in image.partition_sha256() {
+        // Files were put into resin-boot and resin-data; 4 is the extended partition around both.
+        if matches!(number, 2 | 3 | 5) {
+            assert_eq!(
+                disk.partition_sha256(number),
+                sha256,
+                "partition {number} differs"
+            );
+        }
+    }
+    let first = image.disk().bytes(0, 1 << 20);
+    assert!(
+        disk.bytes(0, 1 << 20) == first,
+        "the first MiB differs from the image's"
+    );
+
+    let mut vm = machine.start();
+    vm.wait_for("NEWOS: booted");
+    vm.wait_for("NEWOS: done");
+    let report = vm.console();
+    let disk = vm.wait_off().disk();
+
+    let has = |line: &str| {
+        assert!(
+            report.contains(line),
+            "the new system does not say '{line}'"
+        )
+    };
+    has(&format!("NEWOS: config.json {}", cfg.config_json_sha256()));
+    has(&format!("NEWOS: uuid {UUID}"));
+    has("NEWOS: keyfile resin-wifi-01 ");
+    has("NEWOS: keyfile resin-wifi-02 ");
+    has("NEWOS: fingerprint ok 9");
+    has(" data/ data/blob data/greeting");
+    has("NEWOS: log migrate.log ");
+
+    let keyfiles = [1, 2].map(|n| {
+        let path = format!("/system-connections/resin-wifi-0{n}");
+        let bytes = disk.fat_file(1, &path).expect("the new system listed it");
+        String::from_utf8(bytes).expect("a keyfile is text")
+    });
+    for (ssid, psk) in [
+        ("Harbour Office", "correct horse battery"),
+        (
+            "workshop",
+            "3f2a1c0d9e8b7a6f5e4d3c2b1a09f8e7d6c5b4a3928170f1e2d3c4b5a6978812",
+        ),
+    ] {
+        let one = keyfiles
+            .iter()
+            .find(|k| k.contains(&format!("ssid={ssid}\n")));
+        let one = one.unwrap_or_else(|| panic!("no keyfile for {ssid}: {keyfiles:?}"));
+        assert!(
+            one.contains(&format!("psk={psk}\n")),
+            "another psk for {ssid}"
+        );
+    }
+}
+
+/// A rehearsal goes through stage 2 up to the first write, comes back, and says that it did.
+#[test]
+fn a_rehearsal_comes_back_and_leaves_its_log() {
+    let cfg = Migratecfg::new(&OsImage::get()).setting("LOG_DRIVE", "/dev/vdb");
+    let mut scene = Scene::set("rehearsal", &cfg);
+    let log_disk = scene.vm.plug_ext4("LOG", 16);
+    scene.run(&format!("{RUN} --pretend -r 3"), 0);
+    scene.come_back();
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(status.contains("rehearsal succeeded"), "status: {status}");
+    let log = scene.vm.must("cat /var/lib/balena-migrate/stage2.log");
+    assert!(!log.is_empty(), "the log is empty");
+    scene.undo_leaves_the_old_system();
+    assert!(
+        log_disk.whole_ext4_file("/migrate.log").is_some(),
+        "no log on LOG_DRIVE"
+    );
+}
+
+/// An image that is damaged after stage 1 has looked at it is never written.
+#[test]
+fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
+    let image = OsImage::get();
+    let cfg = Migratecfg::new(&image);
+    let mut scene = Scene::set("damaged-payload", &cfg);
+    scene.run(RUN, 0);
+    // One byte, in the middle, with the file's size and place as they were.
+    let middle = image.gz_bytes() / 2;
+    scene.vm.must(&format!(
+        "printf x | dd of={PLACE}/balena.img.gz bs=1 seek={middle} conv=notrunc && sync"
+    ));
+    scene.vm.begin_on_console("systemctl reboot");
+    scene.come_back();
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(
+        status.contains("before anything was written"),
+        "status: {status}"
+    );
+    assert!(
+        status.contains("balena.img.gz"),
+        "status does not name the file: {status}"
+    );
+    scene.vm.must("test -s /var/lib/balena-migrate/stage2.log");
+    scene.undo_leaves_the_old_system();
+}
+
+/// Power is lost in the middle of stage 1: the old system boots, and `undo` cleans up.
+#[test]
+fn a_power_cut_in_stage_1_loses_nothing() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut scene = Scene::set("cut-in-stage-1", &cfg);
+    scene.vm.begin_on_console(&format!("cd {PLACE} && {RUN}"));
+    scene.vm.wait_for("step 3 of ");
+    let mut scene = scene.cut_and_boot();
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(status.contains("cut off"), "status: {status}");
+    scene.undo_leaves_the_old_system();
+}
+
+/// Power is lost as soon as stage 1 says that it is done: the order is on the disk, and the next
+/// boot carries it out.
+#[test]
+fn a_power_cut_after_arming_goes_on_with_stage_2() {
+    let cfg = Migratecfg::new(&OsImage::get()).setting("NO_FLASH", "TRUE");
+    let mut scene = Scene::set("cut-after-arming", &cfg);
+    scene.run(RUN, 0);
+    let mut vm = scene.vm.power_cut().start();
+    vm.wait_reboot();
+    vm.wait_agent();
+    let mut scene = Scene {
+        vm,
+        before: scene.before,
+    };
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(status.contains("rehearsal succeeded"), "status: {status}");
+    scene.undo_leaves_the_old_system();
+}
+
+/// Power is lost in stage 2 before the first write: the old system boots, and says what it knows.
+#[test]
+fn a_power_cut_in_stage_2_before_the_first_write_comes_back() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut scene = Scene::set("cut-in-stage-2", &cfg);
+    scene.run(&format!("{RUN} -r 3"), 0);
+    scene.vm.wait_reboot();
+    scene.vm.wait_for("secure");
+    let mut scene = scene.cut_and_boot();
+    assert_eq!(scene.vm.must("hostname").trim(), "old-debian");
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(status.contains("power was lost"), "status: {status}");
+    scene.undo_leaves_the_old_system();
+}
+
+/// `undo` after arming leaves the tree as it was, and the next boot is an ordinary one.
+#[test]
+fn undo_after_arming_leaves_the_tree_as_it_was() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut scene = Scene::set("undo", &cfg);
+    scene.run(RUN, 0);
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(status.contains("armed"), "status: {status}");
+    let armed = scene.vm.must(OLD_TREE);
+    assert!(
+        armed != scene.before,
+        "a run that changes nothing cannot be armed"
+    );
+    scene.undo_leaves_the_old_system();
+}
+
+/// A machine without the memory for stage 2 is refused before anything is done.
+#[test]
+fn too_little_memory_is_refused_in_stage_1() {
+    let cfg = Migratecfg::new(&OsImage::get()).setting("MEM_MIN_FREE_S1", "1200000");
+    let mut scene = Scene::set("little-memory", &cfg);
+    let said = scene.run(RUN, 3);
+    assert!(said.contains("memory"), "it does not say why: {said}");
+    assert_same_tree(&scene.before, &scene.vm.must(OLD_TREE));
+    scene.vm.must("test ! -e /var/lib/balena-migrate");
+}
+
+/// What `facts` prints can be put into a bug report: it has no secrets.
+#[test]
+fn facts_have_no_secrets() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut scene = Scene::set("facts", &cfg);
+    let facts = scene.run("./balena-migrate facts", 0);
+    let parsed: serde_json::Value = serde_json::from_str(&facts).expect("facts are JSON");
+    assert!(parsed.is_object());
+    assert!(
+        facts.contains("old-debian") || facts.contains("vda"),
+        "not this machine: {facts}"
+    );
+    for secret in [
+        "correct horse battery",
+        "3f2a1c0d9e8b7a6f",
+        "not-a-real-key",
+    ] {
+        assert!(
+            !facts.contains(secret),
+            "a secret is in the facts: {secret}"
+        );
+    }
+}
