@@ -40,7 +40,7 @@ pub struct Material {
     pub old_backup: Option<u64>,
     /// Permission bits of the backup script; `None` when it is not there.
     pub backup_script_mode: Option<u32>,
-    /// Kernel name of the partition that LOG_DRIVE names.
+    /// Kernel name of the partition or disk that LOG_DRIVE names.
     pub log_drive: Option<String>,
 }
 
@@ -150,7 +150,7 @@ fn choose_modules(
     let disks = host
         .root_disk()
         .into_iter()
-        .chain(resolve_log_drive(sys, config).and_then(|name| Some(host.partition(&name)?.0)));
+        .chain(resolve_log_drive(sys, config).and_then(|name| Some(host.volume(&name)?.0)));
     let mut required: Vec<&str> = modules::REQUIRED.to_vec();
     for disk in disks {
         required.extend(disk.modules.iter().map(String::as_str));

@@ -88,14 +88,14 @@ pub fn log_drive(subject: &Subject) -> Vec<Finding> {
 fn log_drive_problem(subject: &Subject, wanted: &str) -> Option<(String, String)> {
     let another = || "give LOG_DRIVE a partition on another disk or a USB stick".to_owned();
     let host: &Host = subject.host;
-    let Some((disk, part)) = subject
+    let Some((disk, fs)) = subject
         .material
         .log_drive
         .as_deref()
-        .and_then(|name| host.partition(name))
+        .and_then(|name| host.volume(name))
     else {
         return Some((
-            format!("LOG_DRIVE={wanted} is no partition of a disk"),
+            format!("LOG_DRIVE={wanted} is no disk, and no partition of one"),
             another(),
         ));
     };
@@ -109,7 +109,7 @@ fn log_drive_problem(subject: &Subject, wanted: &str) -> Option<(String, String)
         ));
     }
     let fs_type = &subject.config.log_fs_type.0;
-    match &part.fs {
+    match fs {
         Some(fs) if fs.fs_type == *fs_type => None,
         Some(fs) => Some((
             format!(

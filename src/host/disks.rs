@@ -81,6 +81,7 @@ fn disk(sys: &Sys, name: &str) -> anyhow::Result<Disk> {
         serial: of("serial").or_else(|| of("device/serial")),
         wwid: of("wwid").or_else(|| of("device/wwid")),
         table: superblock::table_identity(&head, sector_bytes),
+        fs: file_system(sys, name),
         partitions: partitions(sys, &dir)?,
         modules: modules(sys, &dir),
     })

@@ -119,6 +119,8 @@ pub struct Disk {
     pub wwid: Option<String>,
     /// Its partition table; `None` when it has none that is known here.
     pub table: Option<TableIdentity>,
+    /// A file system on the disk itself, as on many USB sticks.
+    pub fs: Option<FileSystem>,
     /// Its partitions, by number.
     pub partitions: Vec<Partition>,
     /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
@@ -262,6 +264,14 @@ impl Host {
             let part = disk.partitions.iter().find(|part| part.name == name)?;
             Some((disk, part))
         })
+    }
+
+    /// The disk of a partition or whole disk of that kernel name, and the file system on it.
+    pub fn volume(&self, name: &str) -> Option<(&Disk, Option<&FileSystem>)> {
+        match self.partition(name) {
+            Some((disk, part)) => Some((disk, part.fs.as_ref())),
+            None => self.disk(name).map(|disk| (disk, disk.fs.as_ref())),
+        }
     }
 
     /// The one disk under the root file system; `None` when there is none or more than one.

@@ -369,8 +369,8 @@ fn backup_step(subject: &Subject) -> Option<Step> {
 
 fn log_drive(subject: &Subject) -> Option<LogDrive> {
     let name = subject.material.log_drive.as_deref()?;
-    let (_, part) = subject.host.partition(name)?;
-    let fs = part.fs.as_ref().expect("checked: the log drive");
+    let (_, fs) = subject.host.volume(name)?;
+    let fs = fs.expect("checked: the log drive");
     Some(LogDrive {
         fs: FsIdentity {
             uuid: fs.uuid.clone(),
