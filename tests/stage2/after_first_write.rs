@@ -1,0 +1,86 @@
+//! Whatever goes wrong after the first write: it goes on until the new system is there.
+
+use balena_migrate::stage2::{Ending, overwrite, resume};
+
+use crate::world::World;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_write_error_is_retried() {
+    for place in [0, 5 * MIB, 9 * MIB, 23 * MIB + 512] {
+        let world = World::new();
+        world.machine.faults.lock().unwrap().write_error = Some((place, 2));
+        world.migrates();
+        assert!(world.machine.shown().contains("try 1 failed"));
+    }
+}
+
+#[test]
+fn a_torn_write_that_the_page_cache_hides_is_found_by_reading_back() {
+    for place in [100, 4 * MIB, 9 * MIB] {
+        let world = World::new();
+        world.machine.faults.lock().unwrap().torn_write = Some((place, 1));
+        // The first write at byte 100 is the wipe; tear the one of the image.
+        if place == 100 {
+            world.machine.faults.lock().unwrap().torn_write = Some((place, 2));
+        }
+        world.migrates();
+        let shown = world.machine.shown();
+        assert!(shown.contains("the disk did not keep the image"), "{shown}");
+    }
+}
+
+#[test]
+fn a_read_error_while_reading_back_is_retried() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().read_error = Some((6 * MIB, 1));
+    world.migrates();
+}
+
+#[test]
+fn a_disk_that_never_takes_the_image_is_held_and_never_restarted_into() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().write_error = Some((5 * MIB, u32::MAX));
+    let ending = world.run();
+    assert_eq!(ending.unwrap_err(), "it waits for ever");
+    let shown = world.machine.shown();
+    assert!(shown.contains("leave the machine on"), "{shown}");
+    assert!(shown.contains("Input/output error"), "{shown}");
+}
+
+#[test]
+fn a_table_that_is_read_only_after_a_while() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().reread_busy = 5;
+    world.migrates();
+}
+
+#[test]
+fn files_that_the_new_system_did_not_keep_are_written_again() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().emptied = 1;
+    world.migrates();
+    assert!(world.machine.shown().contains("did not keep /config.json"));
+}
+
+#[test]
+fn a_new_system_that_keeps_no_files_is_written_anew() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().emptied = 6;
+    world.migrates();
+    let shown = world.machine.shown();
+    assert_eq!(shown.matches("== overwrite: done").count(), 2, "{shown}");
+}
+
+#[test]
+fn a_process_that_dies_while_writing_is_followed_by_one_that_goes_on() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().write_panic = Some(5 * MIB);
+    assert_eq!(world.run().unwrap_err(), "a fault while writing");
+    assert!(overwrite::is_marked(&world.machine));
+    let ending = world.attempt(|| resume(&world.machine));
+    assert!(matches!(ending, Ok(Ending::Migrated)), "{ending:?}");
+    world.is_migrated();
+    assert!(!overwrite::is_marked(&world.machine));
+}

@@ -1,0 +1,437 @@
+//! A machine whose disks are files and whose kernel fails as told.
+//!
+//! The old file systems are folders; those of the new system are the real bytes on the disk,
+//! unpacked by debugfs and mtools for a mount and packed again when it ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use balena_migrate::stage2::machine::{Access, Device, Disk, Machine, Mounted, Partition};
+use balena_migrate::superblock::{self, HEAD_BYTES};
+use balena_migrate::sys::Sys;
+
+use crate::world::{pack, unpack};
+
+/// Stage 2 never gives up after the first write; here it is stopped after so much waiting.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// What goes wrong, and how often.
+#[derive(Default)]
+pub struct Faults {
+    /// Writes that touch this byte fail with EIO.
+    pub write_error: Option<(u64, u32)>,
+    /// Reads of the exclusively opened disk that touch this byte fail with EIO.
+    pub read_error: Option<(u64, u32)>,
+    /// Writes that touch this byte reach the page cache, but the medium gets rubbish for the
+    /// second half of them.
+    pub torn_write: Option<(u64, u32)>,
+    /// A write that touches this byte panics.
+    pub write_panic: Option<u64>,
+    /// Reads and writes move 4096 bytes at most.
+    pub short: bool,
+    /// Exclusive opens that fail with EBUSY.
+    pub busy: u32,
+    /// Re-reads of the partition table that fail with EBUSY.
+    pub reread_busy: u32,
+    /// Writable mounts of the new system after which what was put there is empty.
+    pub emptied: u32,
+    /// Mounts of the old root that panic.
+    pub mount_panic: bool,
+    /// Modules that can't be loaded.
+    pub modules_fail: bool,
+    /// Before this time, there are no disks.
+    pub disks_after: Duration,
+}
+
+/// One disk of the machine.
+pub struct FakeDisk {
+    /// What the kernel says of it.
+    pub disk: Disk,
+    /// Its medium.
+    pub medium: PathBuf,
+    /// What reads find that come from the page cache, where that is not what the medium has.
+    cached: Arc<Mutex<BTreeMap<u64, Vec<u8>>>>,
+}
+
+/// The machine.
+pub struct FakeMachine {
+    pub dir: PathBuf,
+    pub disks: Mutex<Vec<FakeDisk>>,
+    /// File systems that are folders, by UUID.
+    pub folders: BTreeMap<String, PathBuf>,
+    pub faults: Arc<Mutex<Faults>>,
+    pub memory: u64,
+    /// All that happened, in order.
+    pub events: Arc<Mutex<Vec<String>>>,
+    clock: Mutex<Duration>,
+}
+
+impl FakeMachine {
+    pub fn new(dir: &Path) -> FakeMachine {
+        for name in ["initramfs", "memory", "store"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        FakeMachine {
+            dir: dir.to_owned(),
+            disks: Mutex::default(),
+            folders: BTreeMap::new(),
+            faults: Arc::default(),
+            memory: 1 << 30,
+            events: Arc::default(),
+            clock: Mutex::default(),
+        }
+    }
+
+    pub fn add_disk(&mut self, name: &str, medium: PathBuf, serial: Option<&str>) {
+        let disk = Disk {
+            name: name.to_owned(),
+            node: Path::new("/dev").join(name),
+            bytes: fs::metadata(&medium).unwrap().len(),
+            sector_bytes: 512,
+            serial: serial.map(str::to_owned),
+            wwid: None,
+            partitions: partitions(name, &medium),
+        };
+        let cached = Arc::default();
+        self.disks.get_mut().unwrap().push(FakeDisk {
+            disk,
+            medium,
+            cached,
+        });
+    }
+
+    pub fn event(&self, text: impl Into<String>) {
+        self.events.lock().unwrap().push(text.into());
+    }
+
+    /// All that was shown.
+    pub fn shown(&self) -> String {
+        self.events.lock().unwrap().join("\n")
+    }
+
+    /// Medium, start and size of a disk or a partition.
+    fn place(&self, node: &Path) -> io::Result<(PathBuf, u64, u64)> {
+        for fake in self.disks.lock().unwrap().iter() {
+            if fake.disk.node == node {
+                return Ok((fake.medium.clone(), 0, fake.disk.bytes));
+            }
+            let mut partitions = fake.disk.partitions.iter();
+            if let Some(found) = partitions.find(|partition| partition.node == node) {
+                return Ok((fake.medium.clone(), found.start, found.bytes));
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// The primary partitions that the MBR on the medium has.
+fn partitions(name: &str, medium: &Path) -> Vec<Partition> {
+    let mut mbr = [0; 512];
+    File::open(medium)
+        .unwrap()
+        .read_exact_at(&mut mbr, 0)
+        .unwrap();
+    let le32 = |at: usize| u64::from(u32::from_le_bytes(mbr[at..at + 4].try_into().unwrap()));
+    (0..4)
+        .map(|index| 446 + 16 * index)
+        .enumerate()
+        .filter(|(_, at)| mbr[510..] == [0x55, 0xaa] && mbr[at + 4] != 0)
+        .map(|(index, at)| Partition {
+            number: index as u32 + 1,
+            node: PathBuf::from(format!("/dev/{name}{}", index + 1)),
+            start: le32(at + 8) * 512,
+            bytes: le32(at + 12) * 512,
+        })
+        .collect()
+}
+
+/// Counts down; true as long as something is left.
+fn take(count: &mut u32) -> bool {
+    let left = *count > 0;
+    *count = count.saturating_sub(1);
+    left
+}
+
+fn hit(fault: &mut Option<(u64, u32)>, offset: u64, len: usize) -> bool {
+    match fault {
+        Some((at, count)) if (offset..offset + len as u64).contains(at) => take(count),
+        _ => false,
+    }
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+fn ebusy() -> io::Error {
+    io::Error::from_raw_os_error(16)
+}
+
+impl Machine for FakeMachine {
+    fn initramfs(&self) -> &Path {
+        Path::new(Box::leak(self.dir.join("initramfs").into_boxed_path()))
+    }
+
+    fn memory_dir(&self) -> &Path {
+        Path::new(Box::leak(self.dir.join("memory").into_boxed_path()))
+    }
+
+    fn elapsed(&self) -> Duration {
+        let mut clock = self.clock.lock().unwrap();
+        *clock += Duration::from_micros(10);
+        *clock
+    }
+
+    fn sleep(&self, time: Duration) {
+        let mut clock = self.clock.lock().unwrap();
+        *clock += time;
+        assert!(*clock < PATIENCE, "it waits for ever");
+    }
+
+    fn show(&self, line: &str) {
+        self.event(line);
+    }
+
+    fn kernel_log(&self) -> io::Result<String> {
+        Ok("the kernel was here\n".to_owned())
+    }
+
+    fn load_module(&self, path: &Path) -> io::Result<()> {
+        match self.faults.lock().unwrap().modules_fail {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => fs::metadata(path).map(drop),
+        }
+    }
+
+    fn disks(&self) -> io::Result<Vec<Disk>> {
+        if self.elapsed() < self.faults.lock().unwrap().disks_after {
+            return Ok(Vec::new());
+        }
+        let disks = self.disks.lock().unwrap();
+        Ok(disks.iter().map(|fake| fake.disk.clone()).collect())
+    }
+
+    fn open(&self, node: &Path, access: Access) -> io::Result<Box<dyn Device>> {
+        let (medium, start, len) = self.place(node)?;
+        if access == Access::Exclusive {
+            if take(&mut self.faults.lock().unwrap().busy) {
+                return Err(ebusy());
+            }
+            self.event(format!("exclusive {}", node.display()));
+        }
+        let disks = self.disks.lock().unwrap();
+        let fake = disks.iter().find(|fake| fake.medium == medium).unwrap();
+        Ok(Box::new(FakeDevice {
+            medium: File::options().read(true).write(true).open(&medium)?,
+            start,
+            len,
+            access,
+            cached: fake.cached.clone(),
+            faults: self.faults.clone(),
+            events: self.events.clone(),
+        }))
+    }
+
+    fn reread_table(&self, disk: &Disk) -> io::Result<()> {
+        if take(&mut self.faults.lock().unwrap().reread_busy) {
+            return Err(ebusy());
+        }
+        for fake in self.disks.lock().unwrap().iter_mut() {
+            if fake.disk.name == disk.name {
+                fake.disk.partitions = partitions(&disk.name, &fake.medium);
+            }
+        }
+        Ok(())
+    }
+
+    fn mount(&self, node: &Path, fs_type: &str, writable: bool) -> io::Result<Box<dyn Mounted>> {
+        let (medium, start, len) = self.place(node)?;
+        let mut bytes = vec![0; len as usize];
+        File::open(&medium)?.read_exact_at(&mut bytes, start)?;
+        let found = superblock::identify(&bytes[..HEAD_BYTES.min(bytes.len())]);
+        let found = found.filter(|found| found.fs_type == fs_type);
+        let found = found.ok_or(io::Error::from_raw_os_error(22))?;
+        self.event(format!("mount {} writable={writable}", found.uuid));
+        if let Some(folder) = self.folders.get(&found.uuid) {
+            assert!(
+                !self.faults.lock().unwrap().mount_panic,
+                "a fault in a mount"
+            );
+            return Ok(Box::new(Folder(folder.clone())));
+        }
+        let files = tempfile::tempdir()?;
+        unpack(&bytes, fs_type, files.path());
+        Ok(Box::new(NewSystem {
+            files,
+            medium,
+            start,
+            len,
+            found,
+            writable,
+            faults: self.faults.clone(),
+        }))
+    }
+
+    fn unmount_all(&self, disk: &Disk) -> io::Result<()> {
+        self.event(format!("unmount all of {}", disk.name));
+        Ok(())
+    }
+
+    fn memory_available(&self) -> io::Result<u64> {
+        Ok(self.memory)
+    }
+
+    fn make_store(&self, _bytes: u64) -> io::Result<Box<dyn Mounted>> {
+        self.event("store");
+        self.find_store()
+    }
+
+    fn find_store(&self) -> io::Result<Box<dyn Mounted>> {
+        Ok(Box::new(Folder(self.dir.join("store"))))
+    }
+}
+
+struct FakeDevice {
+    medium: File,
+    start: u64,
+    len: u64,
+    access: Access,
+    cached: Arc<Mutex<BTreeMap<u64, Vec<u8>>>>,
+    faults: Arc<Mutex<Faults>>,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+impl FakeDevice {
+    fn check(&self, place: *const u8, offset: u64, len: usize) {
+        if self.access == Access::Exclusive {
+            assert_eq!(offset % 512, 0, "a place that direct I/O refuses");
+            assert_eq!(len % 512, 0, "a length that direct I/O refuses");
+            assert_eq!(place as usize % 512, 0, "memory that direct I/O refuses");
+        }
+    }
+
+    fn limit(&self, len: usize) -> usize {
+        match self.faults.lock().unwrap().short {
+            true => len.min(4096),
+            false => len,
+        }
+    }
+}
+
+impl Device for FakeDevice {
+    fn bytes(&mut self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.check(buffer.as_ptr(), offset, buffer.len());
+        let len = self.limit(buffer.len());
+        let len = len.min(self.len.saturating_sub(offset) as usize);
+        if self.access == Access::Exclusive
+            && hit(&mut self.faults.lock().unwrap().read_error, offset, len)
+        {
+            return Err(eio());
+        }
+        let at = self.start + offset;
+        self.medium.read_exact_at(&mut buffer[..len], at)?;
+        for (cached_at, bytes) in self.cached.lock().unwrap().iter() {
+            for (index, byte) in bytes.iter().enumerate() {
+                if let Some(index) = (cached_at + index as u64).checked_sub(at)
+                    && (index as usize) < len
+                {
+                    buffer[index as usize] = *byte;
+                }
+            }
+        }
+        Ok(len)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        assert_eq!(self.access, Access::Exclusive, "written without being held");
+        self.check(bytes.as_ptr(), offset, bytes.len());
+        let mut kept = self.limit(bytes.len());
+        let len = kept;
+        let mut faults = self.faults.lock().unwrap();
+        if hit(&mut faults.write_error, offset, len) {
+            return Err(eio());
+        }
+        if let Some(at) = faults.write_panic
+            && (offset..offset + len as u64).contains(&at)
+        {
+            faults.write_panic = None;
+            drop(faults);
+            panic!("a fault while writing");
+        }
+        if hit(&mut faults.torn_write, offset, len) {
+            kept = len / 2;
+            let rest = bytes[kept..len].to_vec();
+            let at = offset + kept as u64;
+            self.medium.write_all_at(&vec![0x5a; rest.len()], at)?;
+            self.cached.lock().unwrap().insert(at, rest);
+        }
+        self.medium.write_all_at(&bytes[..kept], offset)?;
+        self.events.lock().unwrap().push(format!("write {offset}"));
+        Ok(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.events.lock().unwrap().push("sync".to_owned());
+        Ok(())
+    }
+
+    fn forget_cached(&mut self) -> io::Result<()> {
+        self.cached.lock().unwrap().clear();
+        Ok(())
+    }
+}
+
+struct Folder(PathBuf);
+
+impl Mounted for Folder {
+    fn files(&self) -> Sys {
+        Sys::new(&self.0)
+    }
+
+    fn close(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct NewSystem {
+    files: tempfile::TempDir,
+    medium: PathBuf,
+    start: u64,
+    len: u64,
+    found: superblock::Superblock,
+    writable: bool,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl Mounted for NewSystem {
+    fn files(&self) -> Sys {
+        Sys::new(self.files.path())
+    }
+
+    fn close(self: Box<Self>) -> io::Result<()> {
+        if !self.writable {
+            return Ok(());
+        }
+        if take(&mut self.faults.lock().unwrap().emptied) {
+            for entry in fs::read_dir(self.files.path())? {
+                let path = entry?.path();
+                let ours = ["config.json", "backup.tgz"];
+                if ours.iter().any(|name| path.ends_with(name)) {
+                    fs::write(path, "")?;
+                }
+            }
+        }
+        let bytes = pack(self.files.path(), &self.found, self.len);
+        let medium = File::options().write(true).open(&self.medium)?;
+        medium.write_all_at(&bytes, self.start)
+    }
+}

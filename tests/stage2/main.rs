@@ -1,0 +1,9 @@
+//! Stage 2 on disks that are files: the outcome and the bytes, whatever the machine does.
+//!
+//! [`world`] makes a machine that stage 1 has prepared, [`machine`] plays its kernel.
+
+mod after_first_write;
+mod before_first_write;
+mod machine;
+mod road;
+mod world;

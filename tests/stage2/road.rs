@@ -1,0 +1,119 @@
+//! The road when nothing is wrong.
+
+use std::fs;
+
+use balena_migrate::handover::{FsIdentity, LogDrive};
+use balena_migrate::report::Outcome;
+use balena_migrate::stage2::Ending;
+use balena_migrate::superblock::Superblock;
+
+use crate::world::{World, pack};
+
+#[test]
+fn the_whole_road() {
+    let world = World::new();
+    world.migrates();
+}
+
+#[test]
+fn short_reads_and_writes_are_completed() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().short = true;
+    world.migrates();
+}
+
+#[test]
+fn pretending_writes_nothing_to_the_disk_and_restores_the_boot_configuration() {
+    let mut world = World::new();
+    world.handover.pretend = true;
+    assert!(matches!(world.run(), Ok(Ending::Pretended)));
+    world.is_untouched();
+    world.boot_is_restored();
+    assert_eq!(world.report().outcome, Outcome::Pretended);
+    assert_eq!(world.report().run_id, "run-1");
+    assert!(world.old_log().contains("secure: done"));
+    assert!(world.old_log().contains("the kernel was here"));
+    let shown = world.machine.shown();
+    assert!(shown.contains("exclusive /dev/sda"), "{shown}");
+}
+
+#[test]
+fn the_boot_configuration_is_restored_before_anything_else() {
+    let world = World::new();
+    world.migrates();
+    world.boot_is_restored();
+    let events = world.machine.events.lock().unwrap();
+    let at = |text: &str| {
+        events
+            .iter()
+            .position(|event| event.contains(text))
+            .unwrap()
+    };
+    assert!(at("boot configuration") < at("store"));
+    assert!(at("store") < at("write 0"));
+}
+
+#[test]
+fn the_start_of_the_image_is_written_last_and_after_a_sync() {
+    let world = World::new();
+    world.migrates();
+    let events = world.machine.events.lock().unwrap();
+    let acts: Vec<&str> = events
+        .iter()
+        .map(String::as_str)
+        .filter(|event| event.starts_with("write") || *event == "sync")
+        .collect();
+    assert_eq!(
+        acts.first(),
+        Some(&"write 0"),
+        "the old start is wiped first"
+    );
+    assert!(acts.ends_with(&["sync", "write 0", "sync"]), "{acts:?}");
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let world = World::new();
+    world.migrates();
+    assert!(!world.machine.shown().contains("very-secret"));
+}
+
+#[test]
+fn the_log_drive_gets_the_log() {
+    let mut world = World::new();
+    let uuid = "99999999-8888-7777-6666-555555555555";
+    let fs_type = "ext4";
+    let empty = tempfile::tempdir().unwrap();
+    let like = Superblock {
+        fs_type,
+        uuid: uuid.into(),
+        label: "logs".into(),
+    };
+    let medium = world.dir.path().join("sdb.img");
+    fs::write(&medium, pack(empty.path(), &like, 4 << 20)).unwrap();
+    world.machine.add_disk("sdb", medium, None);
+    let folder = world.dir.path().join("logs");
+    fs::create_dir(&folder).unwrap();
+    world.machine.folders.insert(uuid.into(), folder.clone());
+    let fs = FsIdentity {
+        uuid: uuid.into(),
+        fs_type: fs_type.into(),
+    };
+    world.handover.log_drive = Some(LogDrive { fs });
+    world.migrates();
+    let log = fs::read_to_string(folder.join("balena-migrate-stage2.log")).unwrap();
+    assert!(log.contains("waiting for the disk"), "{log}");
+    assert!(log.contains("the new system starts"), "{log}");
+}
+
+#[test]
+fn a_missing_log_drive_stops_nothing() {
+    let mut world = World::new();
+    let fs = FsIdentity {
+        uuid: "1234-5678".into(),
+        fs_type: "vfat".into(),
+    };
+    world.handover.log_drive = Some(LogDrive { fs });
+    world.migrates();
+    assert!(world.machine.shown().contains("no log drive"));
+}

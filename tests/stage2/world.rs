@@ -1,0 +1,404 @@
+//! A machine as stage 1 leaves it: an old system on a disk, an image and a backup on it, a
+//! hand-over that describes them.
+
+use std::fs;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use balena_migrate::handover::{
+    DiskIdentity, Format, FsIdentity, Handover, Image, ImagePartition, Install, OldFile, PATH,
+    Payload, Place, ReportPlace, Restore, StoredFile, TableIdentity, Target, VERSION,
+};
+use balena_migrate::payload::digest::sha256_hex;
+use balena_migrate::report::{self, Report};
+use balena_migrate::stage2::{Ending, run};
+use balena_migrate::superblock::Superblock;
+
+use crate::machine::FakeMachine;
+
+const MIB: u64 = 1 << 20;
+const DISK_BYTES: u64 = 24 * MIB;
+const IMAGE_BYTES: u64 = 9 * MIB + 512 * 3;
+const BOOT: (u64, u64) = (MIB, 2 * MIB);
+const DATA: (u64, u64) = (3 * MIB, 6 * MIB);
+const OLD_ROOT: (u64, u64) = (MIB, 22 * MIB);
+
+pub const OLD_ROOT_UUID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
+const DATA_UUID: &str = "11111111-2222-3333-4444-555555555555";
+const OLD_TABLE: u32 = 0xcafe_f00d;
+const REPORT_DIR: &str = "/var/lib/balena-migrate";
+
+/// Bytes that look like nothing and compress badly.
+pub fn noise(len: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        })
+        .collect()
+}
+
+fn tool(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .env("MTOOLS_SKIP_CHECK", "1")
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+}
+
+/// The bytes of a file system of `len` bytes with the files of `dir`.
+pub fn pack(dir: &Path, like: &Superblock, len: u64) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(len).unwrap();
+    let (path, dir_text) = (file.path().to_str().unwrap(), dir.to_str().unwrap());
+    if like.fs_type == "vfat" {
+        let id = like.uuid.replace('-', "");
+        tool("mkfs.vfat", &["-n", &like.label, "-i", &id, path]);
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap().path();
+            tool("mcopy", &["-s", "-i", path, entry.to_str().unwrap(), "::/"]);
+        }
+    } else {
+        let (uuid, label) = (like.uuid.as_str(), like.label.as_str());
+        let options = ["-q", "-F", "-O", "^has_journal", "-U", uuid, "-L", label];
+        let options: Vec<&str> = options.into_iter().chain(["-d", dir_text, path]).collect();
+        tool("mkfs.ext4", &options);
+    }
+    fs::read(file.path()).unwrap()
+}
+
+/// Puts the files of a file system into `dir`.
+pub fn unpack(bytes: &[u8], fs_type: &str, dir: &Path) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let (path, dir) = (file.path().to_str().unwrap(), dir.to_str().unwrap());
+    match fs_type {
+        "vfat" => tool("mcopy", &["-s", "-n", "-i", path, "::*", dir]),
+        _ => tool("debugfs", &["-R", &format!("rdump / {dir}"), path]),
+    }
+}
+
+/// A disk with an MBR of these partitions, its other bytes noise.
+fn disk(bytes: u64, id: u32, seed: u32, partitions: &[((u64, u64), &[u8])]) -> Vec<u8> {
+    let mut disk = noise(bytes as usize, seed);
+    disk[..512].fill(0);
+    disk[440..444].copy_from_slice(&id.to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    for (index, ((start, len), content)) in partitions.iter().enumerate() {
+        let entry = 446 + 16 * index;
+        disk[entry + 4] = 0x83;
+        disk[entry + 8..entry + 12].copy_from_slice(&((start / 512) as u32).to_le_bytes());
+        disk[entry + 12..entry + 16].copy_from_slice(&((len / 512) as u32).to_le_bytes());
+        let start = *start as usize;
+        disk[start..start + content.len()].copy_from_slice(content);
+    }
+    disk
+}
+
+fn label(fs_type: &'static str, uuid: &str, label: &str) -> Superblock {
+    Superblock {
+        fs_type,
+        uuid: uuid.to_owned(),
+        label: label.to_owned(),
+    }
+}
+
+/// What all worlds have in common, made once.
+struct Made {
+    image: Vec<u8>,
+    compressed: Vec<u8>,
+    old_disk: Vec<u8>,
+}
+
+fn made() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("os-release"), "ID=balena-os\n").unwrap();
+        let boot = pack(
+            dir.path(),
+            &label("vfat", "ABCD-0001", "resin-boot"),
+            BOOT.1,
+        );
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("apps"), noise(300_000, 7)).unwrap();
+        let data = pack(dir.path(), &label("ext4", DATA_UUID, "resin-data"), DATA.1);
+        let image = disk(IMAGE_BYTES, 0x600d_d15c, 3, &[(BOOT, &boot), (DATA, &data)]);
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&image).unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        let root = pack(
+            empty.path(),
+            &label("ext4", OLD_ROOT_UUID, "old"),
+            OLD_ROOT.1,
+        );
+        Made {
+            compressed: gz.finish().unwrap(),
+            image,
+            old_disk: disk(DISK_BYTES, OLD_TABLE, 5, &[(OLD_ROOT, &root)]),
+        }
+    })
+}
+
+/// A prepared machine, to be changed by a test before it runs.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub machine: FakeMachine,
+    pub handover: Handover,
+}
+
+impl World {
+    pub fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = FakeMachine::new(dir.path());
+        let medium = dir.path().join("sda.img");
+        fs::write(&medium, &made().old_disk).unwrap();
+        machine.add_disk("sda", medium, Some("S1"));
+        let old = dir.path().join("old");
+        machine.folders.insert(OLD_ROOT_UUID.into(), old.clone());
+
+        let put = |path: &str, bytes: &[u8]| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        put("old/home/user/image.gz", &made().compressed);
+        put("old/home/user/backup.tgz", &noise(100_000, 11));
+        put("old/boot/grub/grubenv", b"armed");
+        put("old/boot/grub/custom.cfg", b"our entry");
+        fs::create_dir_all(old.join(&REPORT_DIR[1..])).unwrap();
+        put("initramfs/restore/0", b"as it was");
+        put("initramfs/files/config.json", CONFIG_JSON);
+        put("initramfs/files/wifi", WIFI);
+        put("initramfs/modules/ext4.ko", b"");
+        let handover = handover();
+        World {
+            dir,
+            machine,
+            handover,
+        }
+    }
+
+    /// Runs stage 2 to its ending; an error where it would go on for ever, or panicked.
+    pub fn run(&self) -> Result<Ending, String> {
+        let path = self.dir.path().join("initramfs").join(&PATH[1..]);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, self.handover.to_bytes()).unwrap();
+        self.attempt(|| run(&self.machine))
+    }
+
+    pub fn attempt(&self, act: impl FnOnce() -> Ending) -> Result<Ending, String> {
+        catch_unwind(AssertUnwindSafe(act)).map_err(|panic| match panic.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+        })
+    }
+
+    /// Runs it and expects it to stop with `code`, the disk and the old system untouched.
+    pub fn stops_with(&self, code: &str) {
+        let ending = self.run();
+        let Ok(Ending::Stopped(stop)) = &ending else {
+            panic!("{ending:?}\n{}", self.machine.shown());
+        };
+        assert_eq!(stop.code.name(), code, "{stop}");
+        self.is_untouched();
+        let report::Outcome::Stopped {
+            code: reported,
+            reason,
+            ..
+        } = self.report().outcome
+        else {
+            panic!("{:?}", self.report());
+        };
+        assert_eq!(reported, code);
+        assert!(!reason.is_empty());
+        self.boot_is_restored();
+    }
+
+    pub fn migrates(&self) {
+        let ending = self.run();
+        assert!(
+            matches!(ending, Ok(Ending::Migrated)),
+            "{ending:?}\n{}",
+            self.machine.shown()
+        );
+        self.is_migrated();
+    }
+
+    pub fn is_untouched(&self) {
+        assert!(self.disk() == made().old_disk, "the disk has changed");
+    }
+
+    pub fn boot_is_restored(&self) {
+        assert_eq!(self.old("boot/grub/grubenv").unwrap(), b"as it was");
+        assert_eq!(self.old("boot/grub/custom.cfg"), None);
+    }
+
+    /// The image is on the disk, with the files in it, and nothing of the old system behind it.
+    pub fn is_migrated(&self) {
+        let (disk, image) = (self.disk(), &made().image);
+        let boot_start = BOOT.0 as usize;
+        let data_end = (DATA.0 + DATA.1) as usize;
+        assert!(
+            disk[..boot_start] == image[..boot_start],
+            "before resin-boot"
+        );
+        assert!(
+            disk[data_end..image.len()] == image[data_end..],
+            "behind resin-data"
+        );
+        assert!(
+            disk[(DISK_BYTES - MIB) as usize..]
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+        let files = tempfile::tempdir().unwrap();
+        let read = |name: &str| fs::read(files.path().join(name)).unwrap_or_default();
+        let at = |(start, len): (u64, u64)| &disk[start as usize..(start + len) as usize];
+        unpack(at(BOOT), "vfat", files.path());
+        assert_eq!(read("os-release"), b"ID=balena-os\n");
+        assert_eq!(read("config.json"), CONFIG_JSON);
+        assert_eq!(read("system-connections/wifi"), WIFI);
+        unpack(at(DATA), "ext4", files.path());
+        assert!(read("apps") == noise(300_000, 7));
+        assert!(read("backup.tgz") == noise(100_000, 11));
+        let log = String::from_utf8(read("migrate.log")).unwrap();
+        assert!(log.contains("overwrite: done"), "{log}");
+    }
+
+    pub fn disk(&self) -> Vec<u8> {
+        fs::read(self.dir.path().join("sda.img")).unwrap()
+    }
+
+    /// A file of the old system.
+    pub fn old(&self, path: &str) -> Option<Vec<u8>> {
+        fs::read(self.dir.path().join("old").join(path)).ok()
+    }
+
+    pub fn change_old(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.old(path).unwrap();
+        change(&mut bytes);
+        fs::write(self.dir.path().join("old").join(path), bytes).unwrap();
+    }
+
+    pub fn report(&self) -> Report {
+        let path = format!("{}/{}", &REPORT_DIR[1..], report::FILE);
+        serde_json::from_slice(&self.old(&path).expect("a report")).unwrap()
+    }
+
+    /// The log that was left on the old system.
+    pub fn old_log(&self) -> String {
+        let path = format!("{}/{}", &REPORT_DIR[1..], report::LOG_FILE);
+        String::from_utf8(self.old(&path).expect("a log")).unwrap()
+    }
+
+    /// A second disk with the same bytes.
+    pub fn copy_of_disk(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("{name}.img"));
+        fs::write(&path, self.disk()).unwrap();
+        path
+    }
+}
+
+const CONFIG_JSON: &[u8] = b"{\"apiKey\":\"very-secret\"}";
+const WIFI: &[u8] = b"[connection]\nid=home\n";
+
+fn stored(path: &str, bytes: &[u8]) -> StoredFile {
+    StoredFile {
+        fs: old_root(),
+        path: path.to_owned(),
+        bytes: bytes.len() as u64,
+        sha256: sha256_hex(bytes),
+    }
+}
+
+fn old_root() -> FsIdentity {
+    FsIdentity {
+        uuid: OLD_ROOT_UUID.to_owned(),
+        fs_type: "ext4".to_owned(),
+    }
+}
+
+fn partition(number: u32, fs_type: &str, label: &str, place: (u64, u64)) -> ImagePartition {
+    ImagePartition {
+        number,
+        label: label.to_owned(),
+        fs_type: fs_type.to_owned(),
+        start: place.0,
+        bytes: place.1,
+    }
+}
+
+fn install(content: &str, path: &str, bytes: &[u8]) -> Install {
+    Install {
+        content: content.to_owned(),
+        partition: Target::Boot,
+        path: path.to_owned(),
+        bytes: bytes.len() as u64,
+        sha256: sha256_hex(bytes),
+    }
+}
+
+fn handover() -> Handover {
+    let restore = |path: &str, old: Option<OldFile>| Restore {
+        fs: old_root(),
+        path: path.to_owned(),
+        old,
+    };
+    // The owner must be one that the test may give a file to.
+    let me = fs::metadata("/proc/self").unwrap();
+    let old_file = OldFile {
+        content: "/restore/0".to_owned(),
+        mode: 0o640,
+        uid: std::os::unix::fs::MetadataExt::uid(&me),
+        gid: std::os::unix::fs::MetadataExt::gid(&me),
+    };
+    Handover {
+        version: VERSION,
+        run_id: "run-1".to_owned(),
+        disk: DiskIdentity {
+            bytes: DISK_BYTES,
+            sector_bytes: 512,
+            serial: Some("S1".to_owned()),
+            wwid: None,
+            table: TableIdentity::Mbr(format!("{OLD_TABLE:08x}")),
+            old_root: old_root(),
+        },
+        modules: vec!["/modules/ext4.ko".to_owned()],
+        restore: vec![
+            restore("/boot/grub/grubenv", Some(old_file)),
+            restore("/boot/grub/custom.cfg", None),
+        ],
+        payload: Payload {
+            file: stored("/home/user/image.gz", &made().compressed),
+            place: Place::Memory,
+            format: Format::Gzip,
+            image: Image {
+                bytes: IMAGE_BYTES,
+                sha256: sha256_hex(&made().image),
+                boot: partition(1, "vfat", "resin-boot", BOOT),
+                data: partition(2, "ext4", "resin-data", DATA),
+            },
+        },
+        backup: Some(stored("/home/user/backup.tgz", &noise(100_000, 11))),
+        install: vec![
+            install("/files/config.json", "/config.json", CONFIG_JSON),
+            install("/files/wifi", "/system-connections/wifi", WIFI),
+        ],
+        report: ReportPlace {
+            fs: old_root(),
+            dir: REPORT_DIR.to_owned(),
+        },
+        log_drive: None,
+        memory_reserve: 64 * MIB,
+        pretend: false,
+    }
+}
