@@ -39,7 +39,7 @@ pub struct Done {
 }
 
 /// Puts the files into the new system. After some failures the disk has to be overwritten again.
-pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Free> {
+pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Box<Free>> {
     let secured = flashed.secured;
     for tries in 1..=TRIES {
         match try_finish(work, &secured) {
@@ -47,10 +47,10 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Free> {
             Err(error) => hold(work.machine, work.log, tries, &error),
         }
     }
-    Err(Free {
+    Err(Box::new(Free {
         secured,
         device: None,
-    })
+    }))
 }
 
 fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {

@@ -148,7 +148,7 @@ fn replace(work: &Work, mut free: Free) -> Done {
             .phase("finish", what, || finish::finish(work, flashed))
         {
             Ok(done) => return done,
-            Err(again) => free = again,
+            Err(again) => free = *again,
         }
     }
 }
