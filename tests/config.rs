@@ -421,6 +421,16 @@ fn errors_say_where_what_and_what_to_do() {
 }
 
 #[test]
+fn no_text_makes_the_reader_stumble() {
+    let text = "\u{feff}export A='x\ny' B=\"\\$ \\\r\n\"; # c\r\nC=$'~\\\0`ä$(\r\r";
+    for (start, _) in text.char_indices() {
+        for (end, _) in text[start..].char_indices() {
+            let _ = shell::parse(&text[start..start + end]);
+        }
+    }
+}
+
+#[test]
 fn defaults_flash_and_ask() {
     let config = good("IMAGE_NAME=os.img.gz");
     assert_eq!(*config.image_name, home_file("/mig/os.img.gz"));

@@ -359,6 +359,10 @@ fn files_are_read_from_the_machine() {
 
     let carried = network::collect(&sys, &load("other.conf"), &files);
     assert!(carried.keyfiles.is_empty());
-    assert_eq!(carried.problems[0].place, "/mig/wifis");
+    assert_eq!(
+        carried.problems[0].to_string(),
+        "/mig/wifis: this file can't be read: No such file or directory (os error 2); correct \
+         MIGRATE_WIFI_CFG (/mig/other.conf:1:14)"
+    );
     assert_eq!(carried.problems[0].weight, Weight::Error);
 }

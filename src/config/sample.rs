@@ -33,12 +33,8 @@ fn describe(setting: &Setting, text: &mut String) {
         }
     }
     // What is required has to be filled in; everything else may stay as it is.
-    let comment = if is_required(setting) { "" } else { "#" };
+    let comment = if setting.required { "" } else { "#" };
     text.push_str(&format!("{comment}{}={}\n", setting.name, setting.default));
-}
-
-fn is_required(setting: &Setting) -> bool {
-    setting.name == "IMAGE_NAME"
 }
 
 /// Breaks a paragraph at blanks into lines of at most `width` characters, as far as words allow.

@@ -15,6 +15,8 @@ pub struct Setting {
     pub syntax: &'static str,
     /// The value when it is not set; empty for none.
     pub default: &'static str,
+    /// There is no migration without a value.
+    pub required: bool,
     /// The option of the command line that sets it too.
     pub flag: Option<&'static str>,
     /// What it does, in a sentence or two.
@@ -36,6 +38,7 @@ macro_rules! settings {
             name: stringify!($name),
             syntax: <$kind as Kind>::SYNTAX,
             default: $default,
+            required: $default.is_empty() && !<$kind as Kind>::BLANK_IS_NONE,
             flag: $flag,
             doc: $doc,
         }),*];

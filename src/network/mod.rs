@@ -94,7 +94,10 @@ pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
     for file in files {
         match sys.read(&file.path) {
             Ok(bytes) => contents.push((file, Secret::new(bytes))),
-            Err(error) => unread.push(unreadable(&file.path, Weight::Warning, &error)),
+            Err(error) => {
+                let remedy = "run as root, or remove the file".to_string();
+                unread.push(unreadable(&file.path, Weight::Warning, &error, remedy));
+            }
         }
     }
     let sources: Vec<Source> = contents
@@ -123,18 +126,19 @@ fn listed(sys: &Sys, config: &Config, unread: &mut Vec<Problem>) -> Vec<select::
     match sys.read(&list.0) {
         Ok(bytes) => read_list(&list.0, &bytes),
         Err(error) => {
-            unread.push(unreadable(&list.0, Weight::Error, &error));
+            let remedy = format!("correct MIGRATE_WIFI_CFG ({})", setting.from);
+            unread.push(unreadable(&list.0, Weight::Error, &error, remedy));
             Vec::new()
         }
     }
 }
 
-fn unreadable(path: &str, weight: Weight, error: &io::Error) -> Problem {
+fn unreadable(path: &str, weight: Weight, error: &io::Error, remedy: String) -> Problem {
     Problem {
         code: "network-unreadable",
         weight,
         place: path.to_string(),
         what: format!("this file can't be read: {error}"),
-        remedy: "run as root, and check that the file is there".to_string(),
+        remedy,
     }
 }
