@@ -57,17 +57,31 @@ fn has_generator(sys: &Sys) -> bool {
 ///
 /// Without the clearing, an armed machine would boot stage 2 again and again.
 fn honours_next_entry(config: &str) -> bool {
-    let mut lines = statements(config);
-    let loads = lines.any(|line| line.starts_with("load_env"));
-    let tests = lines.any(|line| line.starts_with("if ") && line.contains("$next_entry"));
-    let block: Vec<String> = lines
-        .take_while(|line| !["else", "elif", "fi"].contains(&first_word(line)))
+    let lines: Vec<String> = statements(config)
+        .skip_while(|line| first_word(line) != "load_env")
         .collect();
-    let has = |wanted: &str| block.iter().any(|line| line == wanted);
-    let saves = block
+    lines
         .iter()
-        .any(|line| line.starts_with("save_env") && line.ends_with(" next_entry"));
-    loads && tests && has("set default=$next_entry") && has("set next_entry=") && saves
+        .enumerate()
+        .filter(|(_, line)| matches!(first_word(line), "if" | "elif"))
+        .filter(|(_, line)| line.contains("$next_entry"))
+        .any(|(index, _)| boots_and_clears(&lines[index + 1..]))
+}
+
+/// Whether the branch that starts there makes `next_entry` the default and clears it.
+///
+/// Ubuntu tests the variable once more before, for its fallback to a boot without initramfs.
+fn boots_and_clears(lines: &[String]) -> bool {
+    let end = lines
+        .iter()
+        .position(|line| matches!(first_word(line), "else" | "elif" | "fi"))
+        .unwrap_or(lines.len());
+    let branch = &lines[..end];
+    let has = |wanted: &str| branch.iter().any(|line| line == wanted);
+    let saves = branch
+        .iter()
+        .any(|line| first_word(line) == "save_env" && line.ends_with(" next_entry"));
+    has("set default=$next_entry") && has("set next_entry=") && saves
 }
 
 /// Whether grub.cfg sources custom.cfg from its own folder, which 41_custom makes it do.
@@ -128,6 +142,28 @@ fi
             "  load_env -f ${config_directory}/grubenv\n",
         );
         assert!(honours_next_entry(&fedora));
+    }
+
+    #[test]
+    fn other_tests_before_it_do_not_matter() {
+        let button = DEBIAN_HEADER.replace(
+            "if [ \"${next_entry}\" ] ; then\n",
+            "if cmostest 122:0 ; then\n   set default=\"1\"\nelif [ \"${next_entry}\" ] ; then\n",
+        );
+        assert!(honours_next_entry(&button));
+        let fallback = r#"
+if [ "${initrdfail}" = 1 ]; then
+   set next_entry="${prev_entry}"
+   set prev_entry=
+   save_env prev_entry
+   if [ "${next_entry}" ]; then
+      set initrdfail=2
+   fi
+fi
+"#;
+        let start = DEBIAN_HEADER.find("if [ \"${next_entry}").unwrap();
+        let (before, after) = DEBIAN_HEADER.split_at(start);
+        assert!(honours_next_entry(&format!("{before}{fallback}{after}")));
     }
 
     #[test]
