@@ -400,7 +400,8 @@ impl Watcher {
 }
 
 /// Reads what the boot partition says from its copy.
-fn read_boot_files(copy: File) -> io::Result<BootFiles> {
+fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
+    copy.rewind()?;
     let fs = fatfs::FileSystem::new(copy, fatfs::FsOptions::new())?;
     let root = fs.root_dir();
     let mut names = Vec::new();

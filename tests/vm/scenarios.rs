@@ -4,7 +4,7 @@
 //! `status` has to tell what happened.
 
 use crate::harness::migratecfg::{PLACE, UUID};
-use crate::harness::{Machine, Migratecfg, OsImage, Vm};
+use crate::harness::{Machine, Migratecfg, OsImage, Vm, cache};
 
 /// Beginning of a stage-1 run's command.
 const RUN: &str = "./balena-migrate --yes";
@@ -297,6 +297,8 @@ fn facts_have_no_secrets() {
     let cfg = Migratecfg::new(&OsImage::get());
     let mut scene = Scene::set("facts", &cfg);
     let facts = scene.run("./balena-migrate facts", 0);
+    // The fixture tests/hosts/debian-12-bios.json is a copy of this.
+    std::fs::write(cache::subdir("logs").join("facts.json"), &facts).expect("keeping the facts");
     let parsed: serde_json::Value = serde_json::from_str(&facts).expect("facts are JSON");
     assert!(parsed.is_object());
     assert!(
