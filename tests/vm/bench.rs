@@ -68,7 +68,7 @@ fn a_one_shot_entry_is_taken_once_and_survives_a_power_cut() {
 #[test]
 fn the_new_system_boots_by_its_own_grub_and_reports() {
     let image = OsImage::get();
-    let mut vm = Machine::with_image("new-system", &image.raw())
+    let mut vm = Machine::with_image("new-system", image.raw())
         .memory(512)
         .start();
     vm.wait_for("GRUB of the new system");
@@ -105,7 +105,8 @@ fn files_are_sent_into_the_running_guest() {
     assert_eq!(vm.must("ls /root/sent").trim(), "inner");
     assert_eq!(vm.must("cd /sys/block; echo vd*").trim(), "vda");
     vm.must("sync");
-    let disk = vm.power_cut().disk();
+    let machine = vm.power_cut();
+    let disk = machine.disk();
     assert_eq!(
         disk.ext4_file(1, "/root/sent/inner/file").as_deref(),
         Some(&b"some text"[..])

@@ -4,7 +4,7 @@
 //! `status` has to tell what happened.
 
 use crate::harness::migratecfg::{PLACE, UUID};
-use crate::harness::{Machine, Migratecfg, OsImage, Vm, cache};
+use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm, cache};
 
 /// Beginning of a stage-1 run's command.
 const RUN: &str = "./balena-migrate --yes";
@@ -132,7 +132,8 @@ fn the_whole_road() {
     vm.wait_for("NEWOS: booted");
     vm.wait_for("NEWOS: done");
     let report = vm.console();
-    let disk = vm.wait_off().disk();
+    let machine = vm.wait_off();
+    let disk = machine.disk();
 
     let has = |line: &str| {
         assert!(
@@ -185,7 +186,9 @@ fn a_rehearsal_comes_back_and_leaves_its_log() {
     assert!(!log.is_empty(), "the log is empty");
     scene.undo_leaves_the_old_system();
     assert!(
-        log_disk.whole_ext4_file("/migrate.log").is_some(),
+        Disk::new(&log_disk)
+            .whole_ext4_file("/migrate.log")
+            .is_some(),
         "no log on LOG_DRIVE"
     );
 }

@@ -4,15 +4,16 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use super::tool;
 
-pub struct Disk {
-    path: PathBuf,
+/// A disk image; not longer than the machine that it belongs to, whose end removes it.
+pub struct Disk<'machine> {
+    path: &'machine Path,
 }
 
 /// Where a partition lies, in bytes.
@@ -23,16 +24,14 @@ pub struct Partition {
     pub size: u64,
 }
 
-impl Disk {
-    pub fn new(path: &Path) -> Self {
-        Disk {
-            path: path.to_owned(),
-        }
+impl<'machine> Disk<'machine> {
+    pub fn new(path: &'machine Path) -> Self {
+        Disk { path }
     }
 
     /// Its partitions as sfdisk reads them.
     pub fn partitions(&self) -> Vec<Partition> {
-        let text = tool::run(Command::new("sfdisk").arg("--json").arg(&self.path));
+        let text = tool::run(Command::new("sfdisk").arg("--json").arg(self.path));
         let table: Value = serde_json::from_str(&text).expect("sfdisk --json writes JSON");
         let entries = table["partitiontable"]["partitions"].as_array();
         entries
@@ -59,7 +58,7 @@ impl Disk {
     #[track_caller]
     pub fn bytes(&self, start: u64, length: u64) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(length).expect("fits the address space")];
-        File::open(&self.path)
+        File::open(self.path)
             .and_then(|mut file| {
                 file.seek(SeekFrom::Start(start))?;
                 file.read_exact(&mut bytes)
@@ -76,7 +75,7 @@ impl Disk {
         let said = tool::run(
             Command::new("sh")
                 .args(["-c", "tail -c +$2 \"$1\" | head -c $3 | sha256sum", "sh"])
-                .arg(&self.path)
+                .arg(self.path)
                 .args([(start + 1).to_string(), size.to_string()]),
         );
         said[..64].to_owned()

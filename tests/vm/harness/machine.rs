@@ -113,7 +113,7 @@ impl Machine {
     }
 
     /// Its disk, for a look or a change from outside.
-    pub fn disk(&self) -> Disk {
+    pub fn disk(&self) -> Disk<'_> {
         Disk::new(&self.disks[0].path)
     }
 

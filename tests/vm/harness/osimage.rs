@@ -1,7 +1,7 @@
 //! The new system: a small disk image that looks like balenaOS, boots, and reports what it found.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Disk, Guest, cache, tool};
@@ -31,7 +31,8 @@ impl Default for Wanted {
 }
 
 pub struct OsImage {
-    dir: PathBuf,
+    raw: PathBuf,
+    gz: PathBuf,
 }
 
 impl OsImage {
@@ -65,17 +66,20 @@ impl OsImage {
             let gz = dir.join("os.raw.gz");
             fs::rename(&gz, dir.join("os.img.gz")).expect("renaming the compressed image");
         });
-        OsImage { dir }
+        OsImage {
+            raw: dir.join("os.raw"),
+            gz: dir.join("os.img.gz"),
+        }
     }
 
     /// The image as it should be on the disk.
-    pub fn raw(&self) -> PathBuf {
-        self.dir.join("os.raw")
+    pub fn raw(&self) -> &Path {
+        &self.raw
     }
 
     /// The image as a user has it.
-    pub fn gz(&self) -> PathBuf {
-        self.dir.join("os.img.gz")
+    pub fn gz(&self) -> &Path {
+        &self.gz
     }
 
     /// The size of the compressed image in bytes.
@@ -86,8 +90,8 @@ impl OsImage {
     }
 
     /// The raw image as a disk.
-    pub fn disk(&self) -> Disk {
-        Disk::new(&self.raw())
+    pub fn disk(&self) -> Disk<'_> {
+        Disk::new(&self.raw)
     }
 
     /// The SHA-256 of each partition of the raw image, by number.

@@ -18,7 +18,7 @@ use super::agent::{Agent, Mute, Said};
 use super::console::{Console, PATIENCE, Waited};
 use super::machine::{Attached, Machine};
 use super::qmp::Qmp;
-use super::{Disk, cache, tool};
+use super::{cache, tool};
 
 pub struct Vm {
     /// None only while the machine is being given back.
@@ -300,7 +300,7 @@ impl Vm {
     ///
     /// A later start of the machine does not have it.
     #[track_caller]
-    pub fn plug_ext4(&mut self, label: &str, mib: u32) -> Disk {
+    pub fn plug_ext4(&mut self, label: &str, mib: u32) -> PathBuf {
         let path = self.machine().dir().join(format!("{label}.raw"));
         tool::run(
             Command::new("mkfs.ext4")
@@ -312,7 +312,7 @@ impl Vm {
         self.must(&format!(
             "for i in $(seq 100); do [ -e /dev/disk/by-label/{label} ] && exit; sleep 0.2; done; exit 1"
         ));
-        Disk::new(&path)
+        path
     }
 
     /// Saves a picture of the screen among the logs, and returns its path.
