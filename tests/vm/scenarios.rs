@@ -106,6 +106,8 @@ fn the_whole_road() {
     scene.run(&format!("{RUN} -r 3"), 0);
     let mut vm = scene.vm;
     vm.wait_reboot();
+    // Only now is this reboot behind the machine.
+    vm.wait_for("balena-migrate, stage 2");
     // Held between stage 2 and the new system, the disk shows what exactly was written.
     vm.stop_at_reboot();
     vm.wait_for("overwrite");
