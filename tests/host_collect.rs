@@ -325,3 +325,17 @@ fn this_machine() {
     assert!(host.memory.total > host.memory.available);
     assert!(!host.kernel.release.is_empty());
 }
+
+/// What `balena-migrate facts` printed on real machines stays readable, word for word.
+#[test]
+fn captured_machines_read_back() {
+    let hosts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts");
+    for entry in fs::read_dir(hosts).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let host: Host = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let again = serde_json::to_string_pretty(&host).unwrap();
+        assert!(again == text.trim_end(), "{}", path.display());
+    }
+}
