@@ -7,9 +7,9 @@ use std::io;
 
 use anyhow::{Context, Result};
 
-use crate::check::Finding;
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
+use crate::finding::Finding;
 use crate::host::Host;
 use crate::initramfs::modules::{self, ModuleFile, ModuleTree};
 use crate::initramfs::{self, Compression, Recipe, SmallFile};
@@ -63,7 +63,7 @@ pub fn gather(
         config_json,
         config_json_findings,
         keyfiles: network.keyfiles,
-        network_findings: network.problems.into_iter().map(Finding::from).collect(),
+        network_findings: network.findings,
         modules,
         module_findings,
         initramfs_bytes,
@@ -114,7 +114,7 @@ fn read_config_json(sys: &Sys, config: &Config) -> (Option<BalenaConfig>, Vec<Fi
     match sys.read(&file.0) {
         Ok(bytes) => {
             let json = balena::inspect(&file.0, bytes);
-            let findings = json.problems.iter().cloned().map(Finding::from).collect();
+            let findings = json.findings.clone();
             (Some(json), findings)
         }
         Err(error) => {

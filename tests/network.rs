@@ -1,10 +1,10 @@
 //! Wifi networks from captured files of the old system to keyfiles of the new one.
 
 use balena_migrate::config::{self, Overrides};
+use balena_migrate::finding::{Finding, Severity};
 use balena_migrate::host::{NetworkFile, NetworkKind};
 use balena_migrate::network::select::{Selection, read_list};
 use balena_migrate::network::{self, Network, Source};
-use balena_migrate::problem::Weight;
 use balena_migrate::sys::files::Sys;
 
 const WPA: &str = include_str!("fixtures/network/wpa_supplicant.conf");
@@ -55,9 +55,9 @@ fn texts(network: &Network) -> Vec<String> {
         .collect()
 }
 
-fn problems(network: &Network) -> Vec<String> {
-    let line = |p: &balena_migrate::problem::Problem| format!("{:?} {} {p}", p.weight, p.code);
-    network.problems.iter().map(line).collect()
+fn findings(network: &Network) -> Vec<String> {
+    let line = |p: &Finding| format!("{:?} {} {p}", p.severity, p.code);
+    network.findings.iter().map(line).collect()
 }
 
 /// All that was made of the sources, in a form to read.
@@ -69,7 +69,7 @@ fn shown(network: &Network) -> String {
             keyfile.name, keyfile.ssid, keyfile.place
         );
     }
-    shown + "### problems\n" + &problems(network).join("\n") + "\n"
+    shown + "### findings\n" + &findings(network).join("\n") + "\n"
 }
 
 fn sources() -> [Source<'static>; 4] {
@@ -112,7 +112,12 @@ fn a_list_chooses_by_exact_name() {
     let carried = network::carry(&sources(), &list("\u{feff}Caf\u{e9}\r\n\r\nHome Net\n"));
     let ssids: Vec<&str> = carried.keyfiles.iter().map(|k| k.ssid.as_str()).collect();
     assert_eq!(ssids, ["Home Net", "Caf\u{e9}"]);
-    assert!(carried.problems.iter().all(|p| p.weight == Weight::Warning));
+    assert!(
+        carried
+            .findings
+            .iter()
+            .all(|p| p.severity == Severity::Warning)
+    );
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn a_listed_network_that_is_not_carried_is_an_error() {
         &list("home net\nelsewhere\noffice\nHome Net \n"),
     );
     assert!(carried.keyfiles.is_empty());
-    let errors: Vec<String> = problems(&carried)
+    let errors: Vec<String> = findings(&carried)
         .into_iter()
         .filter(|line| line.starts_with("Error"))
         .collect();
@@ -145,8 +150,11 @@ fn a_listed_network_that_is_not_carried_is_an_error() {
 fn without_a_selection_only_other_losses_are_said() {
     let carried = network::carry(&sources(), &Selection::default());
     assert!(carried.keyfiles.is_empty());
-    assert_eq!(problems(&carried).len(), 1);
-    assert_eq!(carried.problems[0].place, "eth-static.nmconnection:8");
+    assert_eq!(findings(&carried).len(), 1);
+    assert_eq!(
+        carried.findings[0].place.as_deref(),
+        Some("eth-static.nmconnection:8")
+    );
 }
 
 #[test]
@@ -234,8 +242,8 @@ fn what_no_keyfile_can_say_is_refused() {
             ..wpa(&text)
         };
         let carried = network::carry(&[source], &all());
-        let [problem] = carried.problems.try_into().expect("one problem");
-        assert_eq!(format!("{}: {}", problem.place, problem.what), expected);
+        let [finding] = carried.findings.try_into().expect("one finding");
+        assert_eq!(finding.sentence(), expected);
     }
 }
 
@@ -290,8 +298,8 @@ fn keyfiles_that_cannot_be_carried_are_refused() {
     ] {
         let text: String = text;
         let carried = network::carry(&[nm("k", &text)], &all());
-        let [problem] = carried.problems.try_into().expect("one problem");
-        assert_eq!(format!("{}: {}", problem.place, problem.what), expected);
+        let [finding] = carried.findings.try_into().expect("one finding");
+        assert_eq!(finding.sentence(), expected);
     }
 }
 
@@ -354,15 +362,15 @@ fn files_are_read_from_the_machine() {
     let carried = network::collect(&sys, &load("balena-migrate.conf"), &files);
     let ssids: Vec<&str> = carried.keyfiles.iter().map(|k| k.ssid.as_str()).collect();
     assert_eq!(ssids, ["Home Net"]);
-    assert_eq!(carried.problems[0].place, "/etc/gone");
-    assert_eq!(carried.problems[0].weight, Weight::Warning);
+    assert_eq!(carried.findings[0].place.as_deref(), Some("/etc/gone"));
+    assert_eq!(carried.findings[0].severity, Severity::Warning);
 
     let carried = network::collect(&sys, &load("other.conf"), &files);
     assert!(carried.keyfiles.is_empty());
     assert_eq!(
-        carried.problems[0].to_string(),
+        carried.findings[0].to_string(),
         "/mig/wifis: this file can't be read: No such file or directory (os error 2); correct \
          MIGRATE_WIFI_CFG (/mig/other.conf:1:14)"
     );
-    assert_eq!(carried.problems[0].weight, Weight::Error);
+    assert_eq!(carried.findings[0].severity, Severity::Error);
 }

@@ -5,7 +5,7 @@
 //! btrfs or any other place where its blocks aren't plain.
 
 use super::{Armament, BootLoader, Entry, OldBootFile, grubenv};
-use crate::check::Finding;
+use crate::finding::Finding;
 use crate::host::{self, Host};
 use crate::secret::Secret;
 use crate::step::{Expect, Step, Writers};

@@ -4,7 +4,7 @@ pub mod cmdline;
 pub mod grub;
 pub mod grubenv;
 
-use crate::check::Finding;
+use crate::finding::Finding;
 use crate::host::Host;
 use crate::step::Step;
 

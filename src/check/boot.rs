@@ -1,7 +1,8 @@
 //! Checks of what will start stage 2.
 
-use super::{Finding, Subject};
+use super::Subject;
 use crate::boot;
+use crate::finding::Finding;
 use crate::plan::INITRAMFS;
 
 /// The new system's boot loader is not signed for Secure Boot.

@@ -1,7 +1,8 @@
 //! Checks of the machine itself: who asks, what it is, what it boots from.
 
-use super::{Finding, Subject};
+use super::Subject;
 use crate::device;
+use crate::finding::Finding;
 use crate::host::Host;
 
 /// Only root can read disks and change the boot configuration.

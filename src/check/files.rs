@@ -1,6 +1,7 @@
 //! Checks of the user's files, and of where stage 2 will find them.
 
-use super::{Finding, Subject};
+use super::Subject;
+use crate::finding::Finding;
 use crate::host::Host;
 
 /// config.json is there and has what a device needs to come online.

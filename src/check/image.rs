@@ -1,7 +1,8 @@
 //! Checks of the OS image: whole, of the right kind, for this machine.
 
-use super::{Finding, Subject};
+use super::Subject;
 use crate::device;
+use crate::finding::Finding;
 use crate::payload::scan::Scan;
 
 /// Labels that an OS image must have, one for each of its partitions.

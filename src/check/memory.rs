@@ -1,6 +1,7 @@
 //! The check of memory: stage 2 keeps the image and the backup in it.
 
-use super::{Finding, Subject};
+use super::Subject;
+use crate::finding::Finding;
 
 /// What stage 2 needs for itself: its buffers, the kernel's tables and caches that can't be freed.
 const WORKING: u64 = 24 << 20;

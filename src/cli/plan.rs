@@ -4,8 +4,9 @@
 use anyhow::{Context, anyhow};
 
 use super::{Exit, Failure, Options, screen};
-use crate::check::{self, Finding, Subject};
+use crate::check::{self, Subject};
 use crate::config::{self, Config};
+use crate::finding::{self, Finding};
 use crate::host::{self, Host};
 use crate::material::{self, Material};
 use crate::plan::{self, Plan, text};
@@ -50,7 +51,7 @@ pub fn look(sys: &Sys, options: &Options) -> Result<Looked, Failure> {
     };
     let findings = check::all(&subject);
     let run_id = random_id(sys)?;
-    let plan = (!check::stops(&findings)).then(|| plan::plan(&subject, &run_id));
+    let plan = (!finding::stops(&findings)).then(|| plan::plan(&subject, &run_id));
     Ok(Looked {
         config,
         findings,

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::problem::{Problem, Weight};
+use crate::finding::{Finding, Severity};
 use crate::secret::Secret;
 
 /// A config.json that was looked at.
@@ -17,7 +17,7 @@ pub struct BalenaConfig {
     /// The whole file. It has keys in it.
     pub bytes: Secret,
     /// All that is wrong with it.
-    pub problems: Vec<Problem>,
+    pub findings: Vec<Finding>,
 }
 
 /// Where a config.json comes from.
@@ -32,20 +32,20 @@ impl BalenaConfig {
 
 /// Looks at a config.json. `file` names it in messages.
 pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
-    let mut problems = Problems::new(file);
+    let mut findings = Findings::new(file);
     let empty = Map::new();
     let parsed = serde_json::from_slice::<Value>(&bytes);
     let object = match &parsed {
         Ok(Value::Object(object)) => {
-            check_keys(object, &mut problems);
+            check_keys(object, &mut findings);
             object
         }
         Ok(_) => {
-            problems.error("config-json-syntax", "this is no JSON object", DOWNLOAD);
+            findings.error("config-json-syntax", "this is no JSON object", DOWNLOAD);
             &empty
         }
         Err(error) => {
-            problems.syntax(error);
+            findings.syntax(error);
             &empty
         }
     };
@@ -55,20 +55,20 @@ pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
             .get("deviceType")
             .and_then(Value::as_str)
             .map(str::to_string),
-        problems: problems.found,
+        findings: findings.found,
         bytes: Secret::new(bytes),
     }
 }
 
 /// What has to be in the file for the new system to come online.
-fn check_keys(object: &Map<String, Value>, problems: &mut Problems) {
-    check_api(object, problems);
-    check_text(object, "deviceType", problems);
-    check_id(object, "applicationId", problems);
-    check_authentication(object, problems);
-    check_uuid(object, problems);
+fn check_keys(object: &Map<String, Value>, findings: &mut Findings) {
+    check_api(object, findings);
+    check_text(object, "deviceType", findings);
+    check_id(object, "applicationId", findings);
+    check_authentication(object, findings);
+    check_uuid(object, findings);
     if !is_text(object, "vpnEndpoint") {
-        problems.warning(
+        findings.warning(
             "config-json-vpn",
             "there is no vpnEndpoint: the new system will have no remote access",
             DOWNLOAD,
@@ -77,19 +77,19 @@ fn check_keys(object: &Map<String, Value>, problems: &mut Problems) {
     if let Some(port) = object.get("vpnPort")
         && number(port).is_none_or(|port| !(1..=65535).contains(&port))
     {
-        problems.warning("config-json-vpn", "vpnPort is no port", DOWNLOAD);
+        findings.warning("config-json-vpn", "vpnPort is no port", DOWNLOAD);
     }
 }
 
-fn check_api(object: &Map<String, Value>, problems: &mut Problems) {
-    let Some(api) = check_text(object, "apiEndpoint", problems) else {
+fn check_api(object: &Map<String, Value>, findings: &mut Findings) {
+    let Some(api) = check_text(object, "apiEndpoint", findings) else {
         return;
     };
     let host = api
         .strip_prefix("https://")
         .or_else(|| api.strip_prefix("http://"));
     if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
-        problems.error(
+        findings.error(
             "config-json-value",
             &format!("apiEndpoint is `{api}`, which is no web address"),
             "write it as https://api.balena-cloud.com",
@@ -98,18 +98,18 @@ fn check_api(object: &Map<String, Value>, problems: &mut Problems) {
 }
 
 /// A device proves itself by its own key once it is registered, by the fleet's key until then.
-fn check_authentication(object: &Map<String, Value>, problems: &mut Problems) {
+fn check_authentication(object: &Map<String, Value>, findings: &mut Findings) {
     let fleet_key = is_text(object, "apiKey");
     let device_key = is_text(object, "deviceApiKey");
     if !fleet_key && !device_key {
-        problems.error(
+        findings.error(
             "config-json-key",
             "there is neither apiKey nor deviceApiKey: the new system could not log in",
             DOWNLOAD,
         );
     }
     if device_key && !fleet_key && !object.contains_key("uuid") {
-        problems.error(
+        findings.error(
             "config-json-key",
             "there is a deviceApiKey but no uuid: the key belongs to a device",
             "add the uuid of the device, or use a config.json with an apiKey",
@@ -117,7 +117,7 @@ fn check_authentication(object: &Map<String, Value>, problems: &mut Problems) {
     }
     for key in ["apiKey", "deviceApiKey"] {
         if object.contains_key(key) && !is_text(object, key) {
-            problems.error(
+            findings.error(
                 "config-json-value",
                 &format!("{key} is blank or no text"),
                 DOWNLOAD,
@@ -126,7 +126,7 @@ fn check_authentication(object: &Map<String, Value>, problems: &mut Problems) {
     }
 }
 
-fn check_uuid(object: &Map<String, Value>, problems: &mut Problems) {
+fn check_uuid(object: &Map<String, Value>, findings: &mut Findings) {
     let Some(uuid) = object.get("uuid") else {
         return;
     };
@@ -134,7 +134,7 @@ fn check_uuid(object: &Map<String, Value>, problems: &mut Problems) {
         matches!(uuid.len(), 32 | 62) && uuid.bytes().all(|b| b.is_ascii_hexdigit())
     });
     if !is_good {
-        problems.error(
+        findings.error(
             "config-json-value",
             "uuid is not 32 or 62 hexadecimal digits",
             "write the device's uuid as the dashboard has it, or leave it out to register anew",
@@ -143,11 +143,11 @@ fn check_uuid(object: &Map<String, Value>, problems: &mut Problems) {
 }
 
 /// A number of the backend, which some tools write as text.
-fn check_id(object: &Map<String, Value>, key: &str, problems: &mut Problems) {
+fn check_id(object: &Map<String, Value>, key: &str, findings: &mut Findings) {
     match object.get(key) {
-        None => problems.missing(key),
+        None => findings.missing(key),
         Some(value) if number(value).is_some_and(|id| id > 0) => {}
-        Some(_) => problems.error(
+        Some(_) => findings.error(
             "config-json-value",
             &format!("{key} is no number"),
             DOWNLOAD,
@@ -158,14 +158,14 @@ fn check_id(object: &Map<String, Value>, key: &str, problems: &mut Problems) {
 fn check_text<'a>(
     object: &'a Map<String, Value>,
     key: &str,
-    problems: &mut Problems,
+    findings: &mut Findings,
 ) -> Option<&'a str> {
     match object.get(key) {
-        None => problems.missing(key),
+        None => findings.missing(key),
         Some(Value::String(text)) if !text.is_empty() => return Some(text),
         Some(_) => {
             let what = format!("{key} is blank or no text");
-            problems.error("config-json-value", &what, DOWNLOAD);
+            findings.error("config-json-value", &what, DOWNLOAD);
         }
     }
     None
@@ -186,33 +186,33 @@ fn number(value: &Value) -> Option<u64> {
 }
 
 /// Collects what is wrong with one file.
-struct Problems<'a> {
+struct Findings<'a> {
     file: &'a str,
-    found: Vec<Problem>,
+    found: Vec<Finding>,
 }
 
-impl<'a> Problems<'a> {
+impl<'a> Findings<'a> {
     fn new(file: &'a str) -> Self {
         let found = Vec::new();
-        Problems { file, found }
+        Findings { file, found }
     }
 
-    fn add(&mut self, code: &'static str, weight: Weight, what: &str, remedy: &str) {
-        self.found.push(Problem {
+    fn add(&mut self, code: &'static str, severity: Severity, what: &str, remedy: &str) {
+        self.found.push(Finding {
             code,
-            weight,
-            place: self.file.to_string(),
+            severity,
+            place: Some(self.file.to_string()),
             what: what.to_string(),
             remedy: remedy.to_string(),
         });
     }
 
     fn error(&mut self, code: &'static str, what: &str, remedy: &str) {
-        self.add(code, Weight::Error, what, remedy);
+        self.add(code, Severity::Error, what, remedy);
     }
 
     fn warning(&mut self, code: &'static str, what: &str, remedy: &str) {
-        self.add(code, Weight::Warning, what, remedy);
+        self.add(code, Severity::Warning, what, remedy);
     }
 
     fn missing(&mut self, key: &str) {
@@ -227,10 +227,10 @@ impl<'a> Problems<'a> {
     fn syntax(&mut self, error: &serde_json::Error) {
         let message = error.to_string();
         let tail = format!(" at line {} column {}", error.line(), error.column());
-        self.found.push(Problem {
+        self.found.push(Finding {
             code: "config-json-syntax",
-            weight: Weight::Error,
-            place: format!("{}:{}:{}", self.file, error.line(), error.column()),
+            severity: Severity::Error,
+            place: Some(format!("{}:{}:{}", self.file, error.line(), error.column())),
             what: format!("this is no JSON: {}", message.trim_end_matches(&tail)),
             remedy: DOWNLOAD.to_string(),
         });
@@ -249,18 +249,18 @@ mod tests {
         value.to_string().into_bytes()
     }
 
-    fn problems(bytes: &[u8]) -> Vec<String> {
-        let found = inspect("c.json", bytes.to_vec()).problems;
+    fn findings(bytes: &[u8]) -> Vec<String> {
+        let found = inspect("c.json", bytes.to_vec()).findings;
         found
             .iter()
-            .map(|p| format!("{:?} {p}", p.weight))
+            .map(|p| format!("{:?} {p}", p.severity))
             .collect()
     }
 
     #[test]
     fn a_good_file_is_good() {
         let read = inspect("c.json", config(|_| {}));
-        assert_eq!(read.problems, []);
+        assert_eq!(read.findings, []);
         assert_eq!(read.device_type(), Some("genericx86-64-ext"));
         assert!(!format!("{read:?}").contains("0123456789abcdef"));
     }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn everything_wrong_is_said_at_once() {
         assert_eq!(
-            problems(b"{\"uuid\": \"12\", \"apiKey\": 5}"),
+            findings(b"{\"uuid\": \"12\", \"apiKey\": 5}"),
             [
                 format!("Error c.json: there is no apiEndpoint; {DOWNLOAD}"),
                 format!("Error c.json: there is no deviceType; {DOWNLOAD}"),
@@ -292,17 +292,17 @@ mod tests {
     #[test]
     fn syntax_errors_have_a_place() {
         assert_eq!(
-            problems(b"{\n  \"apiKey\": \"x\",\n}\n"),
+            findings(b"{\n  \"apiKey\": \"x\",\n}\n"),
             [format!(
                 "Error c.json:3:1: this is no JSON: trailing comma; {DOWNLOAD}"
             )]
         );
         assert_eq!(
-            problems(b"[]"),
+            findings(b"[]"),
             [format!("Error c.json: this is no JSON object; {DOWNLOAD}")]
         );
-        assert_eq!(problems(b"").len(), 1);
-        assert_eq!(problems(b"\xff").len(), 1);
+        assert_eq!(findings(b"").len(), 1);
+        assert_eq!(findings(b"\xff").len(), 1);
     }
 
     #[test]
@@ -336,7 +336,7 @@ mod tests {
             ),
         ];
         for (change, expected) in table {
-            let found = inspect("c.json", config(change)).problems;
+            let found = inspect("c.json", config(change)).findings;
             let what: Vec<&str> = found.iter().map(|p| p.what.as_str()).collect();
             let expected: Vec<&str> = expected.lines().collect();
             assert_eq!(what, expected);

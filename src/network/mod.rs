@@ -13,8 +13,8 @@ pub mod wpa;
 use std::io;
 
 use crate::config::{Config, Origin};
+use crate::finding::{Finding, Severity};
 use crate::host::{NetworkFile, NetworkKind};
-use crate::problem::{Problem, Weight};
 use crate::secret::Secret;
 use crate::sys::files::Sys;
 
@@ -37,7 +37,7 @@ pub struct Network {
     /// Keyfiles for `system-connections`.
     pub keyfiles: Vec<Keyfile>,
     /// What is wrong or lost.
-    pub problems: Vec<Problem>,
+    pub findings: Vec<Finding>,
 }
 
 /// A keyfile for NetworkManager in the new system.
@@ -65,7 +65,7 @@ pub fn carry(sources: &[Source], selection: &Selection) -> Network {
         found.connections.extend(read.connections);
         found.skipped.extend(read.skipped);
     }
-    let (connections, problems) = select(found, selection);
+    let (connections, findings) = select(found, selection);
     let keyfiles = connections
         .iter()
         .zip(1..)
@@ -79,11 +79,11 @@ pub fn carry(sources: &[Source], selection: &Selection) -> Network {
             }
         })
         .collect();
-    Network { keyfiles, problems }
+    Network { keyfiles, findings }
 }
 
 /// Reads the network `files` of the device and the list of the configuration, and makes the keyfiles.
-/// Files that can't be read are problems, not failures.
+/// Files that can't be read are findings, not failures.
 pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
     let mut unread = Vec::new();
     let selection = Selection {
@@ -96,7 +96,7 @@ pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
             Ok(bytes) => contents.push((file, Secret::new(bytes))),
             Err(error) => {
                 let remedy = "run as root, or remove the file".to_string();
-                unread.push(unreadable(&file.path, Weight::Warning, &error, remedy));
+                unread.push(unreadable(&file.path, Severity::Warning, &error, remedy));
             }
         }
     }
@@ -109,13 +109,13 @@ pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
         })
         .collect();
     let mut network = carry(&sources, &selection);
-    network.problems.splice(0..0, unread);
+    network.findings.splice(0..0, unread);
     network
 }
 
 /// The names in the list that MIGRATE_WIFI_CFG names. All of them are wanted anyway with
 /// MIGRATE_ALL_WIFIS, so then only a list that was asked for is read, to say what is missing.
-fn listed(sys: &Sys, config: &Config, unread: &mut Vec<Problem>) -> Vec<select::Listed> {
+fn listed(sys: &Sys, config: &Config, unread: &mut Vec<Finding>) -> Vec<select::Listed> {
     let setting = &config.migrate_wifi_cfg;
     let Some(list) = setting.as_ref() else {
         return Vec::new();
@@ -127,17 +127,17 @@ fn listed(sys: &Sys, config: &Config, unread: &mut Vec<Problem>) -> Vec<select::
         Ok(bytes) => read_list(&list.0, &bytes),
         Err(error) => {
             let remedy = format!("correct MIGRATE_WIFI_CFG ({})", setting.from);
-            unread.push(unreadable(&list.0, Weight::Error, &error, remedy));
+            unread.push(unreadable(&list.0, Severity::Error, &error, remedy));
             Vec::new()
         }
     }
 }
 
-fn unreadable(path: &str, weight: Weight, error: &io::Error, remedy: String) -> Problem {
-    Problem {
+fn unreadable(path: &str, severity: Severity, error: &io::Error, remedy: String) -> Finding {
+    Finding {
         code: "network-unreadable",
-        weight,
-        place: path.to_string(),
+        severity,
+        place: Some(path.to_string()),
         what: format!("this file can't be read: {error}"),
         remedy,
     }

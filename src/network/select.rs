@@ -5,7 +5,7 @@
 //! user counts on it, and the device may not be reachable without it.
 
 use super::model::{Connection, Found, Loss, Skipped, label};
-use crate::problem::{Problem, Weight};
+use crate::finding::{Finding, Severity};
 
 /// Which networks to carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn read_list(path: &str, bytes: &[u8]) -> Vec<Listed> {
 }
 
 /// The networks to carry, each once, and what has to be said about them.
-pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Problem>) {
+pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Finding>) {
     let known: Vec<String> = found.connections.iter().map(|c| label(&c.ssid)).collect();
     let mut chosen: Vec<Connection> = Vec::new();
     for connection in found.connections {
@@ -81,15 +81,15 @@ pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Prob
             |missed: &Skipped| matches!(&missed.loss, Loss::Network(name) if name == ssid);
         is_chosen(ssid) || missed.iter().any(is_missed)
     };
-    let mut problems: Vec<Problem> = selection
+    let mut findings: Vec<Finding> = selection
         .listed
         .iter()
         .filter(|listed| !is_known(&listed.ssid))
         .map(|listed| not_found(listed, &known))
         .collect();
-    problems.extend(missed.into_iter().map(|skipped| miss(skipped, selection)));
-    problems.extend(chosen.iter().flat_map(losses));
-    (chosen, problems)
+    findings.extend(missed.into_iter().map(|skipped| miss(skipped, selection)));
+    findings.extend(chosen.iter().flat_map(losses));
+    (chosen, findings)
 }
 
 /// Adds a connection, or merges it with the same one from elsewhere. Two keys for one name are two
@@ -111,39 +111,39 @@ fn add(connection: Connection, chosen: &mut Vec<Connection>) {
     }
 }
 
-/// How a problem starts that is about a network.
+/// How a finding starts that is about a network.
 fn named(ssid: &[u8]) -> String {
     format!("wifi network `{}`: ", label(ssid))
 }
 
-fn miss(skipped: Skipped, selection: &Selection) -> Problem {
-    let (weight, what) = match &skipped.loss {
+fn miss(skipped: Skipped, selection: &Selection) -> Finding {
+    let (severity, what) = match &skipped.loss {
         Loss::Network(ssid) if selection.lists(ssid) => {
-            (Weight::Error, named(ssid) + &skipped.what)
+            (Severity::Error, named(ssid) + &skipped.what)
         }
-        Loss::Network(ssid) => (Weight::Warning, named(ssid) + &skipped.what),
-        Loss::Unnamed | Loss::Other => (Weight::Warning, skipped.what),
+        Loss::Network(ssid) => (Severity::Warning, named(ssid) + &skipped.what),
+        Loss::Unnamed | Loss::Other => (Severity::Warning, skipped.what),
     };
-    Problem {
+    Finding {
         code: "network-skipped",
-        weight,
-        place: skipped.place,
+        severity,
+        place: Some(skipped.place),
         what,
         remedy: skipped.remedy,
     }
 }
 
-fn not_found(listed: &Listed, known: &[String]) -> Problem {
+fn not_found(listed: &Listed, known: &[String]) -> Finding {
     let wanted = label(&listed.ssid);
     let nearest = known
         .iter()
         .map(|name| (strsim::jaro_winkler(&wanted, name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    Problem {
+    Finding {
         code: "network-not-found",
-        weight: Weight::Error,
-        place: listed.place.clone(),
+        severity: Severity::Error,
+        place: Some(listed.place.clone()),
         what: format!("no wifi network `{wanted}` is configured on this device"),
         remedy: match nearest {
             Some((_, name)) => format!("did you mean `{name}`? The name must match exactly"),
@@ -153,12 +153,12 @@ fn not_found(listed: &Listed, known: &[String]) -> Problem {
 }
 
 /// Warnings about a connection that is carried.
-fn losses(connection: &Connection) -> Vec<Problem> {
+fn losses(connection: &Connection) -> Vec<Finding> {
     let named = named(&connection.ssid);
-    let warning = |place: &str, what: String, remedy: &str| Problem {
+    let warning = |place: &str, what: String, remedy: &str| Finding {
         code: "network-changed",
-        weight: Weight::Warning,
-        place: place.to_string(),
+        severity: Severity::Warning,
+        place: Some(place.to_string()),
         what,
         remedy: remedy.to_string(),
     };

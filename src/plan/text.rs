@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Plan, Summary};
-use crate::check::Finding;
+use crate::finding::Finding;
 
 const COLUMNS: usize = 80;
 
@@ -36,7 +36,7 @@ pub fn findings(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in sorted {
         let head = format!("{}[{}]: ", finding.severity, finding.code);
-        text.push_str(&wrap(&format!("{head}{}", finding.what), "", "  "));
+        text.push_str(&wrap(&format!("{head}{}", finding.sentence()), "", "  "));
         text.push_str(&wrap(&finding.remedy, "  → ", "    "));
     }
     text
