@@ -19,6 +19,7 @@ pub mod finding;
 pub mod handover;
 pub mod host;
 pub mod initramfs;
+pub mod kernel_args;
 pub mod material;
 pub mod network;
 pub mod payload;

@@ -147,9 +147,13 @@ fn choose_modules(
         }
         Err(error) => return Err(error).context("reading the list of modules"),
     };
-    let disks = host
-        .root_disk()
+    // The image may lie on another disk than /.
+    let mounts = ["/", config.home_dir.0.as_str()].map(|path| host.mount_of(path));
+    let disks = mounts
         .into_iter()
+        .flatten()
+        .flat_map(|mount| &mount.disks)
+        .filter_map(|name| host.disk(name))
         .chain(resolve_log_drive(sys, config).and_then(|name| Some(host.volume(&name)?.0)));
     let mut required: Vec<&str> = modules::REQUIRED.to_vec();
     for disk in disks {

@@ -4,6 +4,8 @@
 //! Console and hardware options must survive: some machines don't boot without their `nomodeset`
 //! or `no_timer_check`, and nobody sees stage 2 without the right `console=`.
 
+use crate::kernel_args;
+
 /// Arguments, by their names up to `=`, that mean the old root, the old initramfs or comfort.
 /// See Documentation/admin-guide/kernel-parameters.txt and the man pages of dracut and systemd.
 const DROPPED: &[&str] = &[
@@ -52,7 +54,7 @@ const DROPPED_PREFIXES: &[&str] = &["rd.", "systemd.", "plymouth.", "luks.", "ud
 ///
 /// `panic=30` sends a machine whose stage 2 dies back to the old system, since the entry is gone.
 pub fn for_stage2(running: &str) -> Vec<String> {
-    split(running)
+    kernel_args::split(running)
         .into_iter()
         // What follows `--` goes to the old init.
         .take_while(|argument| argument != "--")
@@ -70,24 +72,6 @@ fn is_dropped(argument: &str) -> bool {
         || DROPPED_PREFIXES
             .iter()
             .any(|prefix| name.starts_with(prefix))
-}
-
-/// Splits at blanks as the kernel does: double quotes keep blanks together.
-fn split(cmdline: &str) -> Vec<String> {
-    let mut arguments = vec![String::new()];
-    let mut quoted = false;
-    for letter in cmdline.chars() {
-        if letter == '"' {
-            quoted = !quoted;
-        }
-        if letter.is_ascii_whitespace() && !quoted {
-            arguments.push(String::new());
-        } else if let Some(argument) = arguments.last_mut() {
-            argument.push(letter);
-        }
-    }
-    arguments.retain(|argument| !argument.is_empty());
-    arguments
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::machine::{Access, Device, Disk, Machine, Mounted};
+use crate::kernel_args;
 use crate::sys::block::BlockDevice;
 use crate::sys::console::Consoles;
 use crate::sys::mount::Mount;
@@ -71,7 +72,9 @@ impl Machine for Kernel {
     }
 
     fn load_module(&self, path: &Path) -> io::Result<()> {
-        module::load(path)
+        let cmdline = std::fs::read_to_string("/proc/cmdline")?;
+        let options = kernel_args::module_options(&cmdline, &module_name(path));
+        module::load(path, &options)
     }
 
     fn disks(&self) -> io::Result<Vec<Disk>> {
@@ -153,9 +156,22 @@ impl Mounted for Mount {
     }
 }
 
+/// The name of a module, of a file such as `/lib/modules/003-nvme_core.ko`.
+fn module_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = stem.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    name.trim_start_matches('-').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_is_named_without_its_place_in_the_order() {
+        let name = module_name(Path::new("/lib/modules/003-nvme_core.ko"));
+        assert_eq!(name, "nvme_core");
+    }
 
     #[test]
     fn available_memory_is_read_in_bytes() {

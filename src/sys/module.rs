@@ -1,5 +1,6 @@
 //! Loading kernel modules, for stage 2: uncompressed `.ko` files, in the order given.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -7,12 +8,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module, init_module};
 
-/// Loads the module in the file `path`. It is no error when it is loaded already.
-pub fn load(path: &Path) -> io::Result<()> {
+/// Loads the module in the file `path` with `options` such as `quirks=1 delay=2`. It is no error
+/// when it is loaded already.
+pub fn load(path: &Path, options: &str) -> io::Result<()> {
     let file = File::open(path)?;
-    match finit_module(&file, c"", ModuleInitFlags::empty()) {
+    let options = CString::new(options)?;
+    match finit_module(&file, &options, ModuleInitFlags::empty()) {
         // Kernels before 3.8 only have the older call.
-        Err(Errno::ENOSYS) => accept_loaded(init_module(&fs::read(path)?, c"")),
+        Err(Errno::ENOSYS) => accept_loaded(init_module(&fs::read(path)?, &options)),
         loaded => accept_loaded(loaded),
     }
 }
