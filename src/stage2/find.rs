@@ -19,6 +19,9 @@ const DISK_LIMIT: Duration = Duration::from_secs(60);
 /// How long the log drive may take once the disk is there.
 const DRIVE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often the wait is shown.
+const SAY: Duration = Duration::from_secs(10);
+
 /// Between two looks. Also how long a second disk that matches has to show itself.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -73,6 +76,12 @@ pub fn disk(work: &Work) -> Result<Found, Stop> {
                 });
             }
             _ => before = names,
+        }
+        let waited = work.machine.elapsed().saturating_sub(start);
+        if waited.as_secs() % SAY.as_secs() == SAY.as_secs() - 1 {
+            let limit = DISK_LIMIT.as_secs();
+            work.log
+                .show(format!("still no disk, looking for up to {limit} s"));
         }
         work.machine.sleep(LOOK);
     }

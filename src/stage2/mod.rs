@@ -40,8 +40,25 @@ use crate::sys::Sys;
 
 pub use self::init::main;
 
-/// How long the ending stays on the consoles before the restart.
-const SHOWN: Duration = Duration::from_secs(10);
+/// How long a success stays on the consoles before the restart.
+const SUCCESS_SHOWN: Duration = Duration::from_secs(3);
+
+/// How long any other ending stays there.
+const FAILURE_SHOWN: Duration = Duration::from_secs(10);
+
+/// What a person at the console sees first.
+const BANNER: [&str; 3] = [
+    "-- balena-migrate, stage 2 ---------------------------------------",
+    "-- This machine moves to balenaOS. Up to the first write to its --",
+    "-- disk, any failure brings the old system back.                --",
+];
+
+/// What a person at the console sees at the point of no return.
+const WARNING: [&str; 3] = [
+    "******************************************************************",
+    "** The disk is overwritten now: DO NOT SWITCH THE MACHINE OFF.  **",
+    "******************************************************************",
+];
 
 /// What all phases work with.
 pub struct Work<'a> {
@@ -67,7 +84,9 @@ pub enum Ending {
 /// Does the job.
 pub fn run(machine: &dyn Machine) -> Ending {
     let log = Log::open(machine);
-    log.say("balena-migrate, stage 2: this machine moves to balenaOS");
+    for line in BANNER {
+        log.say(line);
+    }
     let ending = match read_handover(machine) {
         Err(stop) => Ending::Stopped(stop),
         Ok(handover) => migrate(&Work {
@@ -135,8 +154,9 @@ fn prepare(work: &Work, disk: &mut Option<Disk>) -> Result<Free, Stop> {
 
 /// All from the first write on.
 fn replace(work: &Work, mut free: Free) -> Done {
-    work.log
-        .say("** The disk is overwritten now: DO NOT SWITCH OFF until the new system starts.");
+    for line in WARNING {
+        work.log.say(line);
+    }
     loop {
         let what = "writing the image to the disk";
         let Ok(flashed) = work.log.phase("overwrite", what, || {
@@ -195,7 +215,10 @@ fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending) {
     };
     text.lines().for_each(|line| log.say(line));
     log.close_drive();
-    machine.sleep(SHOWN);
+    machine.sleep(match ending {
+        Ending::Stopped(_) => FAILURE_SHOWN,
+        Ending::Migrated | Ending::Pretended => SUCCESS_SHOWN,
+    });
 }
 
 /// Goes on after the process that overwrote the disk has died: what it secured is still in memory.

@@ -10,6 +10,8 @@ use nix::kmod::{ModuleInitFlags, finit_module, init_module};
 
 /// Loads the module in the file `path` with `options` such as `quirks=1 delay=2`. It is no error
 /// when it is loaded already.
+///
+/// The kernel says ENOENT when a symbol is missing, that is, a module that had to come first.
 pub fn load(path: &Path, options: &str) -> io::Result<()> {
     let file = File::open(path)?;
     let options = CString::new(options)?;
@@ -22,6 +24,7 @@ pub fn load(path: &Path, options: &str) -> io::Result<()> {
 
 fn accept_loaded(loaded: nix::Result<()>) -> io::Result<()> {
     match loaded {
+        Err(Errno::ENOENT) => Err(io::Error::other("a module that it needs is not loaded")),
         Err(Errno::EEXIST) => Ok(()),
         loaded => Ok(loaded?),
     }
