@@ -282,6 +282,10 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
                 log.say(format!("unmounting all of {}: {error}", disk.name));
             }
         }
+        // The child may have died of a lack of memory.
+        if let Err(error) = machine.find_store().and_then(|store| store.close()) {
+            log.say(format!("giving up what was in memory: {error}"));
+        }
         old_system::restore(&work, None);
         tell_stop(&work, None, &stop);
     }
