@@ -32,6 +32,7 @@ const CHECKS: &[Check] = &[
     device::disk,
     image::image,
     image::device_type,
+    image::boot_room,
     files::config_json,
     files::home_dir,
     files::backup_script,

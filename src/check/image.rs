@@ -73,8 +73,16 @@ fn fits(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
 
 /// The image is made for this kind of machine, and config.json names the same kind.
 pub fn device_type(subject: &Subject) -> Vec<Finding> {
-    let Some(image_slug) = subject.material.image.as_ref().ok().and_then(Scan::slug) else {
+    let Ok(scan) = &subject.material.image else {
         return Vec::new();
+    };
+    let Some(image_slug) = scan.slug() else {
+        return vec![Finding::warning(
+            "image-device-unknown",
+            "neither os-release nor device-type.json on the image's boot partition says which \
+             device it is made for",
+            "make sure that it is an unmodified balenaOS image for this machine",
+        )];
     };
     let mut findings = Vec::new();
     if !device::fits(subject.host, image_slug) {
@@ -103,4 +111,32 @@ pub fn device_type(subject: &Subject) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// What goes into the image's boot partition fits: stage 2 could not finish otherwise.
+pub fn boot_room(subject: &Subject) -> Vec<Finding> {
+    let Ok(scan) = &subject.material.image else {
+        return Vec::new();
+    };
+    /// The largest cluster of FAT: what a file, or a folder, takes at most beyond its size.
+    const CLUSTER: u64 = 32 << 10;
+    let material = subject.material;
+    let config_json = material.config_json.iter().map(|json| &json.bytes);
+    let keyfiles = material.keyfiles.iter().map(|keyfile| &keyfile.bytes);
+    let need: u64 = config_json
+        .chain(keyfiles)
+        .map(|content| content.expose().len() as u64 + CLUSTER)
+        .sum();
+    if scan.partition("resin-boot").is_none() || need + CLUSTER <= scan.boot.free {
+        return Vec::new();
+    }
+    vec![Finding::error(
+        "image-boot-room",
+        format!(
+            "resin-boot of the image has {} KiB free, config.json and the network files need {} KiB",
+            scan.boot.free >> 10,
+            (need + CLUSTER) >> 10
+        ),
+        "carry fewer networks",
+    )]
 }

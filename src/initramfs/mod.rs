@@ -23,9 +23,13 @@ use modules::ModuleFile;
 /// Folders that stage 2 finds: where it mounts, and where its files are.
 const FOLDERS: [&str; 6] = ["/dev", "/mnt", "/proc", "/run", "/sys", "/tmp"];
 
-/// The console, which the kernel opens as the standard streams of `/init` before anything can
-/// have mounted a devtmpfs (`console_on_rootfs` in init/main.c).
-const CONSOLE: (&str, (u32, u32)) = ("/dev/console", (5, 1));
+/// The devices that `/init` needs before it can have mounted a devtmpfs: the console, which the
+/// kernel opens as its standard streams (`console_on_rootfs` in init/main.c), and what Rust's
+/// runtime opens in their place when there is no console.
+const DEVICES: [(&str, u32, (u32, u32)); 2] = [
+    ("/dev/console", 0o600, (5, 1)),
+    ("/dev/null", 0o666, (1, 3)),
+];
 
 /// What goes into an initramfs besides the hand-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +118,9 @@ fn fill<W: Write>(
     for folder in folders(recipe, &module_paths) {
         archive.folder(&folder, 0o755)?;
     }
-    archive.char_device(CONSOLE.0, 0o600, CONSOLE.1)?;
+    for (path, mode, number) in DEVICES {
+        archive.char_device(path, mode, number)?;
+    }
 
     let executable = &recipe.executable;
     let size = sys.meta(executable).map_err(named(executable))?.bytes;
@@ -216,6 +222,7 @@ mod tests {
         assert_eq!(file(&paths[0][1..]).1, b"\x7fELF b");
         assert_eq!(file(&paths[1][1..]).1, b"\x7fELF a");
         assert_eq!(file("dev/console").0, 0o600);
+        assert_eq!(file("dev/null").0, 0o666);
     }
 
     #[test]

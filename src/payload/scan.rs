@@ -40,6 +40,8 @@ pub struct BootFiles {
     pub os_release: BTreeMap<String, String>,
     /// `slug` of device-type.json.
     pub device_type: Option<String>,
+    /// Bytes that are free on it.
+    pub free: u64,
 }
 
 /// Why an image can't be used.
@@ -422,7 +424,9 @@ fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
     let device_type = text("device-type.json")?
         .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
         .and_then(|value| Some(value.get("slug")?.as_str()?.to_owned()));
+    let stats = fs.stats()?;
     Ok(BootFiles {
+        free: u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()),
         os_release: os_release.unwrap_or_default(),
         device_type,
         names: names.clone(),

@@ -10,8 +10,9 @@ use crate::superblock;
 /// Bytes per sector that image tables are made for.
 pub const SECTOR: u64 = 512;
 
-/// Bytes from the start of an image that hold the MBR, or the GPT header and all its entries.
-pub const HEAD_BYTES: usize = 34 * SECTOR as usize;
+/// Bytes from the start of an image that hold the MBR, or the GPT header and all its entries: these
+/// end at sector 34, and some tools move them up for alignment.
+pub const HEAD_BYTES: usize = 128 * SECTOR as usize;
 
 /// A partition in an image, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,7 +63,7 @@ fn a_changed_backup() {
 #[test]
 fn a_backup_too_large_for_the_data_partition() {
     let mut world = World::new();
-    let large = crate::world::noise(5 << 20, 13);
+    let large = crate::filesystem::noise(5 << 20, 13);
     world.change_old(BACKUP, |bytes| *bytes = large.clone());
     let backup = world.handover.backup.as_mut().unwrap();
     backup.bytes = large.len() as u64;

@@ -15,7 +15,7 @@ use balena_migrate::stage2::machine::{Access, Device, Disk, Machine, Mounted, Pa
 use balena_migrate::superblock::{self, HEAD_BYTES};
 use balena_migrate::sys::Sys;
 
-use crate::world::{pack, unpack};
+use crate::filesystem::{pack, unpack};
 
 /// Stage 2 never gives up after the first write; here it is stopped after so much waiting.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);

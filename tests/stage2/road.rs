@@ -7,7 +7,8 @@ use balena_migrate::report::Outcome;
 use balena_migrate::stage2::Ending;
 use balena_migrate::superblock::Superblock;
 
-use crate::world::{World, pack};
+use crate::filesystem::pack;
+use crate::world::World;
 
 #[test]
 fn the_whole_road() {

@@ -4,8 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use balena_migrate::handover::{
@@ -15,8 +14,8 @@ use balena_migrate::handover::{
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::report::{self, Report};
 use balena_migrate::stage2::{Ending, run};
-use balena_migrate::superblock::Superblock;
 
+use crate::filesystem::{label, noise, pack, unpack};
 use crate::machine::FakeMachine;
 
 const MIB: u64 = 1 << 20;
@@ -30,61 +29,6 @@ pub const OLD_ROOT_UUID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 const DATA_UUID: &str = "11111111-2222-3333-4444-555555555555";
 const OLD_TABLE: u32 = 0xcafe_f00d;
 const REPORT_DIR: &str = "/var/lib/balena-migrate";
-
-/// Bytes that look like nothing and compress badly.
-pub fn noise(len: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as u8
-        })
-        .collect()
-}
-
-fn tool(program: &str, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .env("MTOOLS_SKIP_CHECK", "1")
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(output.status.success(), "{program} {args:?}: {output:?}");
-}
-
-/// The bytes of a file system of `len` bytes with the files of `dir`.
-pub fn pack(dir: &Path, like: &Superblock, len: u64) -> Vec<u8> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file().set_len(len).unwrap();
-    let (path, dir_text) = (file.path().to_str().unwrap(), dir.to_str().unwrap());
-    if like.fs_type == "vfat" {
-        let id = like.uuid.replace('-', "");
-        tool("mkfs.vfat", &["-n", &like.label, "-i", &id, path]);
-        for entry in fs::read_dir(dir).unwrap() {
-            let entry = entry.unwrap().path();
-            tool("mcopy", &["-s", "-i", path, entry.to_str().unwrap(), "::/"]);
-        }
-    } else {
-        let (uuid, label) = (like.uuid.as_str(), like.label.as_str());
-        let options = ["-q", "-F", "-O", "^has_journal", "-U", uuid, "-L", label];
-        let options: Vec<&str> = options.into_iter().chain(["-d", dir_text, path]).collect();
-        tool("mkfs.ext4", &options);
-    }
-    fs::read(file.path()).unwrap()
-}
-
-/// Puts the files of a file system into `dir`.
-pub fn unpack(bytes: &[u8], fs_type: &str, dir: &Path) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(bytes).unwrap();
-    let (path, dir) = (file.path().to_str().unwrap(), dir.to_str().unwrap());
-    match fs_type {
-        "vfat" => tool("mcopy", &["-s", "-n", "-i", path, "::*", dir]),
-        _ => tool("debugfs", &["-R", &format!("rdump / {dir}"), path]),
-    }
-}
 
 /// A disk with an MBR of these partitions, its other bytes noise.
 fn disk(bytes: u64, id: u32, seed: u32, partitions: &[((u64, u64), &[u8])]) -> Vec<u8> {
@@ -101,14 +45,6 @@ fn disk(bytes: u64, id: u32, seed: u32, partitions: &[((u64, u64), &[u8])]) -> V
         disk[start..start + content.len()].copy_from_slice(content);
     }
     disk
-}
-
-fn label(fs_type: &'static str, uuid: &str, label: &str) -> Superblock {
-    Superblock {
-        fs_type,
-        uuid: uuid.to_owned(),
-        label: label.to_owned(),
-    }
 }
 
 /// What all worlds have in common, made once.

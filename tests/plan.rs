@@ -1,0 +1,557 @@
+//! From a captured machine to findings and a plan, without a machine: golden plans, and a table of
+//! what is wrong with a machine and what is said of it.
+//!
+//! `tests/hosts/*.json` are outputs of `balena-migrate facts`; the plans in `tests/plans` are made anew
+//! with `BLESS=1`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use balena_migrate::check::{self, Subject};
+use balena_migrate::config::{self, Config, Overrides, balena};
+use balena_migrate::finding::{Finding, stops};
+use balena_migrate::handover::{Format, Handover, ImagePartition, TableIdentity};
+use balena_migrate::host::{CustomCfg, FileSystem, Host};
+use balena_migrate::initramfs::modules::ModuleFile;
+use balena_migrate::material::Material;
+use balena_migrate::network::Keyfile;
+use balena_migrate::payload::scan::{BootFiles, Scan};
+use balena_migrate::plan::{self, Plan, text};
+use balena_migrate::secret::Secret;
+use balena_migrate::step::Step;
+
+const CONFIG: &str = "IMAGE_NAME=balena.img.gz\nBALENA_CONFIG=config.json\nBACKUP_SCRIPT=backup.sh\n\
+                      MIGRATE_ALL_WIFIS=TRUE\n";
+
+const CONFIG_JSON: &str = r#"{"apiEndpoint":"https://api.balena-cloud.com","apiKey":"k",
+    "applicationId":1,"deviceType":"genericx86-64-ext","vpnEndpoint":"vpn.balena-cloud.com"}"#;
+
+/// Everything that checks and planner see, open to changes.
+struct Case {
+    host: Host,
+    config: Config,
+    material: Material,
+}
+
+fn captured(name: &str) -> Host {
+    let path = Path::new("tests/hosts").join(format!("{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn config(text: &str) -> Config {
+    config::merge(
+        "/root/migratecfg/balena-migrate.conf",
+        text,
+        "/root/migratecfg",
+        &Overrides::default(),
+    )
+    .expect("the configuration is sound")
+}
+
+fn scan() -> Scan {
+    let part = |number, label: &str, fs_type: &str, start: u64, bytes: u64| ImagePartition {
+        number,
+        label: label.into(),
+        fs_type: fs_type.into(),
+        start: start << 20,
+        bytes: bytes << 20,
+    };
+    let os_release = [
+        ("PRETTY_NAME", "balenaOS 6.0.0"),
+        ("SLUG", "genericx86-64-ext"),
+    ];
+    Scan {
+        format: Format::Gzip,
+        file_bytes: 18 << 20,
+        file_sha256: "f".repeat(64),
+        image_bytes: 180 << 20,
+        image_sha256: "a".repeat(64),
+        table: TableIdentity::Mbr("0000beef".into()),
+        partitions: vec![
+            part(1, "resin-boot", "vfat", 4, 40),
+            part(2, "resin-rootA", "ext4", 44, 40),
+            part(3, "resin-rootB", "ext4", 84, 20),
+            part(5, "resin-state", "ext4", 108, 10),
+            part(6, "resin-data", "ext4", 120, 60),
+        ],
+        boot: BootFiles {
+            names: vec!["balena-image".into()],
+            os_release: os_release
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+            device_type: Some("genericx86-64-ext".into()),
+            free: 10 << 20,
+        },
+    }
+}
+
+fn case(host: &str) -> Case {
+    let json = balena::inspect("/root/migratecfg/config.json", CONFIG_JSON.into());
+    Case {
+        host: captured(host),
+        config: config(CONFIG),
+        material: Material {
+            image: Ok(scan()),
+            config_json_findings: json.findings.clone(),
+            config_json: Some(json),
+            keyfiles: vec![Keyfile {
+                name: "resin-wifi-01".into(),
+                bytes: Secret::new(*b"[connection]\n"),
+                ssid: "Harbour Office".into(),
+                place: "/etc/wpa_supplicant/wpa_supplicant.conf:3".into(),
+            }],
+            network_findings: Vec::new(),
+            modules: vec![ModuleFile {
+                name: "virtio_blk".into(),
+                path: "/lib/modules/x/virtio_blk.ko".into(),
+            }],
+            module_findings: Vec::new(),
+            initramfs_bytes: 6 << 20,
+            old_backup: None,
+            backup_script_mode: Some(0o755),
+            log_drive: None,
+        },
+    }
+}
+
+impl Case {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            config: &self.config,
+            host: &self.host,
+            material: &self.material,
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        check::all(&self.subject())
+    }
+
+    #[track_caller]
+    fn plan(&self) -> Plan {
+        let findings = self.findings();
+        assert!(!stops(&findings), "{findings:#?}");
+        plan::plan(&self.subject(), "run-1")
+    }
+}
+
+fn handover(plan: &Plan) -> &Handover {
+    let sealed = plan.work.steps.iter().find_map(|step| match step {
+        Step::SealHandover { handover, .. } => Some(handover),
+        _ => None,
+    });
+    sealed.expect("every plan seals a hand-over")
+}
+
+/// What a step would write to `path`.
+fn written(plan: &Plan, path: &str) -> Option<String> {
+    plan.work.steps.iter().find_map(|step| match step {
+        Step::WriteFile {
+            path: at, content, ..
+        } if at == path => Some(String::from_utf8_lossy(content.expose()).into_owned()),
+        _ => None,
+    })
+}
+
+/// The plan as people see it, the hand-over, and every text that the boot loader will read.
+fn everything(plan: &Plan) -> String {
+    let mut all = text::plan(plan);
+    all.push_str("\n--- hand-over\n");
+    all.push_str(&String::from_utf8(handover(plan).to_bytes()).unwrap());
+    for step in &plan.work.steps {
+        if let Step::WriteFile { path, content, .. } = step {
+            let content = String::from_utf8_lossy(content.expose());
+            all.push_str(&format!(
+                "--- {path}\n{}\n",
+                content.trim_end_matches('#').trim_end()
+            ));
+        }
+    }
+    all
+}
+
+#[track_caller]
+fn is_golden(name: &str, now: &str) {
+    let path = Path::new("tests/plans").join(format!("{name}.txt"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, now).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(now, golden, "make {} anew with BLESS=1", path.display());
+}
+
+#[test]
+fn the_plan_for_a_real_debian_12() {
+    is_golden(
+        "debian-12-bios",
+        &everything(&case("debian-12-bios").plan()),
+    );
+}
+
+/// A /boot of its own: paths in the menu entry are relative to it, and so is the UUID.
+#[test]
+fn the_plan_with_a_separate_boot() {
+    let mut case = case("debian-12-bios");
+    let disk = &mut case.host.disks[0];
+    let mut boot = disk.partitions[0].clone();
+    boot.name = "vda2".into();
+    boot.number = 2;
+    boot.fs = Some(FileSystem {
+        fs_type: "ext2".into(),
+        uuid: "b007b007-0000-4000-8000-000000000001".into(),
+        label: "boot".into(),
+    });
+    disk.partitions.push(boot);
+    let mut mount = case.host.mounts[0].clone();
+    mount.point = "/boot".into();
+    mount.device_name = "vda2".into();
+    mount.fs_type = "ext2".into();
+    mount.uuid = Some("b007b007-0000-4000-8000-000000000001".into());
+    case.host.mounts.push(mount);
+    is_golden("debian-12-separate-boot", &everything(&case.plan()));
+}
+
+#[test]
+fn the_plan_fits_80_columns() {
+    let mut case = case("debian-12-bios");
+    case.material.keyfiles[0].ssid = "a network with a rather long name".into();
+    for line in text::plan(&case.plan()).lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn a_user_s_custom_cfg_is_kept_behind_our_entry_and_restored() {
+    let mut case = case("debian-12-bios");
+    let grub = case.host.grub.as_mut().unwrap();
+    grub.custom_cfg = Some(CustomCfg {
+        text: "menuentry mine {}\n".into(),
+        mode: 0o600,
+    });
+    let plan = case.plan();
+    let custom = written(&plan, "/boot/grub/custom.cfg").unwrap();
+    assert!(
+        custom.starts_with("### BEGIN balena-migrate ###\n"),
+        "{custom}"
+    );
+    assert!(custom.ends_with("### END balena-migrate ###\nmenuentry mine {}\n"));
+    let old = handover(&plan).restore[0].old.as_ref().unwrap();
+    assert_eq!(old.mode, 0o600, "it may hold password hashes");
+}
+
+#[test]
+fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
+    let mut case = case("debian-12-bios");
+    let grub = case.host.grub.as_mut().unwrap();
+    grub.sources_custom_cfg = false;
+    grub.can_regenerate = true;
+    let plan = case.plan();
+    let script = written(&plan, "/etc/grub.d/42_balena_migrate").unwrap();
+    assert!(script.starts_with("#!/bin/sh\nexec tail -n +3 \"$0\"\n### BEGIN"));
+    let order: Vec<String> = plan.work.steps.iter().map(Step::describe).collect();
+    assert_eq!(
+        order[order.len() - 4..],
+        [
+            "remember to run update-grub at an undo",
+            "write /etc/grub.d/42_balena_migrate",
+            "run update-grub",
+            "write /boot/grub/grubenv",
+        ]
+    );
+}
+
+#[test]
+fn no_setup_leaves_the_boot_configuration_alone() {
+    let mut case = case("debian-12-bios");
+    case.config = config(&format!("{CONFIG}NO_SETUP=TRUE\n"));
+    let plan = case.plan();
+    assert!(!plan.work.armed);
+    assert!(handover(&plan).restore.is_empty());
+    let touched = plan.work.steps.iter().any(|step| match step {
+        Step::WriteFile { .. } | Step::RunTool { .. } | Step::RunAtUndo { .. } => true,
+        Step::Backup { .. } | Step::SealHandover { .. } | Step::BuildInitramfs { .. } => false,
+    });
+    assert!(!touched);
+}
+
+#[test]
+fn the_json_has_no_secrets_and_the_same_steps() {
+    let plan = case("debian-12-bios").plan();
+    let json = text::json(&plan, &[]);
+    assert_eq!(
+        json["steps"].as_array().unwrap().len(),
+        plan.work.steps.len()
+    );
+    assert_eq!(json["summary"]["disk"]["name"], "vda");
+    assert!(!json.to_string().contains("\"k\""), "the API key");
+}
+
+/// A change to a sound case, and the codes of the findings that it must cause, all of them.
+type Row = (&'static str, fn(&mut Case), &'static [&'static str]);
+
+const WRONG: &[Row] = &[
+    ("nothing", |_| (), &[]),
+    ("not root", |c| c.host.euid = 1000, &["root"]),
+    (
+        "arm kernel",
+        |c| c.host.machine = "armv7l".into(),
+        &["architecture", "image-device"],
+    ),
+    (
+        "other system",
+        |c| c.host.os.id = "gentoo".into(),
+        &["os-untested"],
+    ),
+    (
+        "other version",
+        |c| c.host.os.version_id = "11".into(),
+        &["os-untested"],
+    ),
+    (
+        "/ on no disk",
+        |c| c.host.mounts[0].disks.clear(),
+        &["disk"],
+    ),
+    (
+        "/ on two disks",
+        |c| c.host.mounts[0].disks.push("vdb".into()),
+        &["disk"],
+    ),
+    ("no table", |c| c.host.disks[0].table = None, &["disk"]),
+    (
+        "read-only disk",
+        |c| c.host.disks[0].read_only = true,
+        &["disk"],
+    ),
+    (
+        "/ on LVM",
+        |c| c.host.mounts[0].device_name = "dm-0".into(),
+        &["root-fs", "home-dir", "grub-write"],
+    ),
+    (
+        "/ on xfs",
+        |c| c.host.mounts[0].fs_type = "xfs".into(),
+        &["root-fs", "home-dir", "grub-write"],
+    ),
+    (
+        "no image",
+        |c| c.material.image = Err("there is no such file".into()),
+        &["image"],
+    ),
+    (
+        "flasher image",
+        |c| c.scan().boot.names.push("balena-image-flasher".into()),
+        &["image-flasher"],
+    ),
+    (
+        "flasher label",
+        |c| c.scan().partitions[1].label = "flash-rootA".into(),
+        &["image-flasher"],
+    ),
+    (
+        "a partition without label",
+        |c| c.scan().partitions[4].label.clear(),
+        &["image-labels"],
+    ),
+    (
+        "image too large",
+        |c| c.scan().image_bytes = 2 << 30,
+        &["image-size"],
+    ),
+    (
+        "image for another board",
+        |c| {
+            c.scan()
+                .boot
+                .os_release
+                .insert("SLUG".into(), "raspberrypi3".into());
+        },
+        &["image-device", "config-json-device"],
+    ),
+    (
+        "image for EFI machines",
+        |c| {
+            c.scan()
+                .boot
+                .os_release
+                .insert("SLUG".into(), "generic-amd64".into());
+        },
+        &["image-device", "config-json-device"],
+    ),
+    (
+        "image that does not say what it is for",
+        |c| {
+            c.scan().boot.os_release.clear();
+            c.scan().boot.device_type = None;
+        },
+        &["image-device-unknown"],
+    ),
+    (
+        "resin-boot is full",
+        |c| c.scan().boot.free = 20 << 10,
+        &["image-boot-room"],
+    ),
+    (
+        "config.json without keys",
+        |c| {
+            let json = r#"{"apiEndpoint":"https://x","applicationId":1,"vpnEndpoint":"v",
+                "deviceType":"genericx86-64-ext"}"#;
+            c.material.config_json_findings = balena::inspect("c", json.into()).findings;
+        },
+        &["config-json-key"],
+    ),
+    (
+        "no config.json",
+        |c| c.config = config("IMAGE_NAME=balena.img.gz"),
+        &["config-json-none"],
+    ),
+    (
+        "no backup script",
+        |c| c.material.backup_script_mode = None,
+        &["backup-script"],
+    ),
+    (
+        "backup script not executable",
+        |c| c.material.backup_script_mode = Some(0o644),
+        &["backup-script"],
+    ),
+    (
+        "no network file",
+        |c| c.material.keyfiles.clear(),
+        &["network-none"],
+    ),
+    (
+        "no network file needed",
+        |c| {
+            c.material.keyfiles.clear();
+            c.config = config(&format!("{CONFIG}REQUIRE_NMGR_FILE=FALSE\n"));
+        },
+        &[],
+    ),
+    (
+        "log drive that is none",
+        |c| c.config = config(&format!("{CONFIG}LOG_DRIVE=/dev/sdx1\n")),
+        &["log-drive"],
+    ),
+    (
+        "log drive on the disk that is overwritten",
+        |c| {
+            c.config = config(&format!("{CONFIG}LOG_DRIVE=/dev/vda1\n"));
+            c.material.log_drive = Some("vda1".into());
+        },
+        &["log-drive"],
+    ),
+    (
+        "log drive of another type",
+        |c| c.with_log_drive("vfat"),
+        &["log-drive"],
+    ),
+    (
+        "log drive on another disk",
+        |c| c.with_log_drive("ext4"),
+        &[],
+    ),
+    (
+        "little memory",
+        |c| c.host.memory.total = 100 << 20,
+        &["memory"],
+    ),
+    (
+        "a large old backup",
+        |c| {
+            c.config = config("IMAGE_NAME=i\nBALENA_CONFIG=config.json");
+            c.material.old_backup = Some(1 << 30);
+        },
+        &["memory"],
+    ),
+    ("UEFI", |c| c.host.firmware.efi = true, &["boot-loader"]),
+    (
+        "Secure Boot",
+        |c| c.host.firmware.secure_boot = Some(true),
+        &["secure-boot"],
+    ),
+    ("no GRUB", |c| c.host.grub = None, &["boot-loader"]),
+    (
+        "hand-written grub.cfg",
+        |c| c.grub().honours_next_entry = false,
+        &["grub-next-entry"],
+    ),
+    (
+        "damaged grubenv",
+        |c| c.grub().grubenv = Some("x=y\n".into()),
+        &["grubenv"],
+    ),
+    ("no grubenv", |c| c.grub().grubenv = None, &[]),
+    (
+        "no place for an entry",
+        |c| {
+            c.grub().sources_custom_cfg = false;
+            c.grub().can_regenerate = false;
+        },
+        &["grub-entry"],
+    ),
+    (
+        "no kernel file",
+        |c| c.host.kernel.image = None,
+        &["kernel"],
+    ),
+    (
+        "full /boot",
+        |c| c.host.mounts[0].free = 1 << 20,
+        &["boot-room"],
+    ),
+    (
+        "read-only /boot",
+        |c| c.host.mounts[0].read_only = true,
+        &["boot-read-only"],
+    ),
+];
+
+impl Case {
+    fn scan(&mut self) -> &mut Scan {
+        self.material.image.as_mut().unwrap()
+    }
+
+    fn grub(&mut self) -> &mut balena_migrate::host::Grub {
+        self.host.grub.as_mut().unwrap()
+    }
+
+    /// LOG_DRIVE on a second disk, with LOG_FS_TYPE left at ext4.
+    fn with_log_drive(&mut self, fs_type: &str) {
+        let mut disk = self.host.disks[0].clone();
+        disk.name = "sdb".into();
+        disk.partitions[0].name = "sdb1".into();
+        disk.partitions[0].fs = Some(FileSystem {
+            fs_type: fs_type.into(),
+            uuid: "5-5".into(),
+            label: String::new(),
+        });
+        self.host.disks.push(disk);
+        self.config = config(&format!("{CONFIG}LOG_DRIVE=/dev/sdb1\n"));
+        self.material.log_drive = Some("sdb1".into());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_else() {
+    for (name, change, expected) in WRONG {
+        let mut case = case("debian-12-bios");
+        change(&mut case);
+        let findings = case.findings();
+        let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, *expected, "{name}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let mut case = case("debian-12-bios");
+    case.host.euid = 1000;
+    case.host.memory.total = 1 << 20;
+    case.material.keyfiles.clear();
+    case.grub().honours_next_entry = false;
+    let codes: Vec<&str> = case.findings().iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, ["root", "network-none", "memory", "grub-next-entry"]);
+}
