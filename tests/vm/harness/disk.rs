@@ -94,6 +94,7 @@ impl<'machine> Disk<'machine> {
     }
 
     fn ext4_file_at(&self, offset: u64, path: &str) -> Option<Vec<u8>> {
+        assert!(self.path.is_file(), "{} is no disk", self.path.display());
         // debugfs exits with 0 whatever happens: stat tells whether the file is there.
         let stat = self.debugfs(offset, &format!("stat {path}"), false);
         if !String::from_utf8_lossy(&stat).contains("Inode:") {
