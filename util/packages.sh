@@ -14,14 +14,14 @@ need_packages() {
     local sudo=()
     [ "$(id -u)" -eq 0 ] || sudo=(sudo)
     "${sudo[@]}" apt-get -qq update
-    # qemu-utils must be of qemu-system-x86's version: a newer one that some machines carry would
-    # make apt remove it or refuse, so both are named with the version that the sources offer.
+    # qemu-utils must be of qemu-system-x86's version: a newer one that some machines carry would be
+    # removed otherwise. Both are named then, with the version that the sources offer.
     local version wanted=()
     for package in "${missing[@]}"; do
         case $package in
             qemu-*)
                 version=$(apt-cache policy qemu-system-x86 | awk '/Candidate/ { print $2 }')
-                wanted+=("$package=$version")
+                wanted+=("qemu-system-x86=$version" "qemu-utils=$version")
                 ;;
             *) wanted+=("$package") ;;
         esac
@@ -30,9 +30,15 @@ need_packages() {
         --no-install-recommends --allow-downgrades "${wanted[@]}" > /dev/null
 }
 
+# What the tests make and read file systems with.
+need_test_packages() {
+    need_packages fdisk e2fsprogs dosfstools mtools
+}
+
 # What the virtual machines of tests/vm are made with.
 need_vm_packages() {
-    need_packages qemu-system-x86 qemu-utils mmdebstrap fdisk e2fsprogs dosfstools mtools gzip
+    need_test_packages
+    need_packages qemu-system-x86 qemu-utils mmdebstrap gzip
 }
 
 # What a build needs beside Rust itself.

@@ -161,3 +161,5 @@ mkfs.ext4 -q -F -d "$root" -L rootfs -U $root_uuid \
     -E offset=$((start_sector * 512)),lazy_itable_init=1 \
     "$disk" $((disk_mib * 1024 - start_sector / 2))k
 rm -rf "$root" "$out/core.img"
+# Whoever asked by sudo goes on with these files.
+[ -z "${SUDO_UID-}" ] || chown -R "$SUDO_UID:$SUDO_GID" "$out"
