@@ -174,6 +174,10 @@ fn through_script(text: &str) -> Vec<Step> {
 }
 
 /// The menu entry. `--unrestricted` lets it start without the password of a locked menu.
+///
+/// When the kernel or the initramfs can't be loaded, GRUB would wait at its menu for somebody who
+/// never comes: the entry goes back to grub.cfg instead, which starts the old system now that
+/// `next_entry` is cleared.
 fn menu_entry(host: &Host, entry: &Entry) -> String {
     let place = |path: &str| host.path_in_fs(path).unwrap_or_else(|| path.to_owned());
     let uuid = host
@@ -189,8 +193,12 @@ fn menu_entry(host: &Host, entry: &Entry) -> String {
          \tinsmod ext2\n\
          \tsearch --no-floppy --fs-uuid --set=root {uuid}\n\
          \techo 'Starting balena-migrate, stage 2 ...'\n\
-         \tlinux {} {}\n\
-         \tinitrd {}\n\
+         \tif linux {} {}; then\n\
+         \t\tif initrd {}; then boot; fi\n\
+         \tfi\n\
+         \techo 'balena-migrate: stage 2 could not be started; the old system starts again.'\n\
+         \tsleep 5\n\
+         \tconfigfile $prefix/grub.cfg\n\
          }}\n\
          {END_MARK}\n",
         quote(&place(&entry.kernel)),

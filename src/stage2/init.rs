@@ -26,6 +26,10 @@ const MOUNTS: [(&str, &str); 5] = [
 /// How long telling the old system about a fault may take.
 const EXPLAIN_LIMIT: Duration = Duration::from_secs(60);
 
+/// A child that says nothing for so long hangs: copying, unpacking and waiting all speak up within
+/// seconds. Before the first write that means the old system.
+const SILENCE: Duration = Duration::from_secs(600);
+
 /// Between the death of a child and the next one.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -61,10 +65,14 @@ pub fn main() -> ! {
 
 /// Runs children until one ends by itself, or the old system is told why none did.
 fn supervise(kernel: &Kernel) {
-    let mut ended = in_child(kernel, || drop(run(kernel)), None);
+    let mut silence = Silence::default();
+    // After the first write a disk may take all the time it needs.
+    let mut hangs = |time| silence.lasts(log_bytes(kernel), time) && !overwrite::is_marked(kernel);
+    let mut ended = in_child(kernel, || drop(run(kernel)), &mut hangs);
     while let Err(how) = ended {
         if !overwrite::is_marked(kernel) {
-            let told = in_child(kernel, || drop(explain(kernel, &how)), Some(EXPLAIN_LIMIT));
+            let mut hangs = |time| time > EXPLAIN_LIMIT;
+            let told = in_child(kernel, || drop(explain(kernel, &how)), &mut hangs);
             if let Err(how) = told {
                 kernel.show(&format!("telling the old system about it {how}"));
             }
@@ -74,17 +82,44 @@ fn supervise(kernel: &Kernel) {
             "** stage 2 {how}; leave the machine on, it goes on"
         ));
         kernel.sleep(PAUSE);
-        ended = in_child(kernel, || drop(resume(kernel)), None);
+        ended = in_child(kernel, || drop(resume(kernel)), &mut |_| false);
     }
 }
 
+/// How long the log has not grown.
+#[derive(Default)]
+struct Silence {
+    bytes: u64,
+    since: Duration,
+}
+
+impl Silence {
+    /// Whether the log, now of `bytes`, has been silent for [`SILENCE`] at `time`.
+    fn lasts(&mut self, bytes: u64, time: Duration) -> bool {
+        if bytes != self.bytes {
+            (self.bytes, self.since) = (bytes, time);
+        }
+        time - self.since > SILENCE
+    }
+}
+
+/// Size of the log in memory, which the child writes.
+fn log_bytes(kernel: &Kernel) -> u64 {
+    let log = Sys::new(kernel.memory_dir()).meta(&format!("/{}", log::FILE));
+    log.map_or(0, |meta| meta.bytes)
+}
+
 /// An error says how the child died.
-fn in_child(kernel: &Kernel, work: impl FnOnce(), limit: Option<Duration>) -> Result<(), String> {
+fn in_child(
+    kernel: &Kernel,
+    work: impl FnOnce(),
+    hangs: &mut dyn FnMut(Duration) -> bool,
+) -> Result<(), String> {
     let work = || {
         work();
         kernel.drain_consoles(DRAIN);
     };
-    match child::run(work, limit) {
+    match child::run(work, hangs) {
         Ok(Exit::Returned) => Ok(()),
         Ok(Exit::Died(how)) => Err(how),
         Err(error) => Err(format!("could not be started: {error}")),
@@ -110,5 +145,20 @@ fn restart() -> ! {
     eprintln!("balena-migrate: the machine does not restart: {error}");
     loop {
         std::thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_from_the_last_word() {
+        let mut silence = Silence::default();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        assert!(!silence.lasts(100, minutes(9)));
+        assert!(!silence.lasts(200, minutes(18)));
+        assert!(!silence.lasts(200, minutes(28)));
+        assert!(silence.lasts(200, minutes(29)));
     }
 }

@@ -14,8 +14,8 @@ pub const FILE: &str = "stage2.log";
 /// The name of the phase entered last, in the memory folder.
 const PHASE_FILE: &str = "phase";
 
-/// The log on the log drive; later runs append to it.
-const DRIVE_FILE: &str = "balena-migrate-stage2.log";
+/// The log on the log drive, by the name that the shell tool gave it; later runs append to it.
+const DRIVE_FILE: &str = "migrate.log";
 
 /// The log of stage 2. Never give it contents of files: they may be secrets.
 pub struct Log<'a> {

@@ -102,7 +102,7 @@ fn the_log_drive_gets_the_log() {
     };
     world.handover.log_drive = Some(LogDrive { fs });
     world.migrates();
-    let log = fs::read_to_string(folder.join("balena-migrate-stage2.log")).unwrap();
+    let log = fs::read_to_string(folder.join("migrate.log")).unwrap();
     assert!(log.contains("waiting for the disk"), "{log}");
     assert!(log.contains("the new system starts"), "{log}");
 }

@@ -190,7 +190,7 @@ fn a_rehearsal_comes_back_and_leaves_its_log() {
     // The path of the disk ends with its machine.
     let _machine = scene.vm.power_cut();
     let kept = Disk::new(&log_disk)
-        .whole_ext4_file("/balena-migrate-stage2.log")
+        .whole_ext4_file("/migrate.log")
         .expect("a log on LOG_DRIVE");
     let kept = String::from_utf8_lossy(&kept);
     assert!(
@@ -273,6 +273,26 @@ fn a_power_cut_in_stage_2_before_the_first_write_comes_back() {
     scene.undo_leaves_the_old_system();
 }
 
+/// The initramfs is gone when GRUB looks for it: nobody is there to choose from a menu, so GRUB has
+/// to go back to the old system by itself.
+#[test]
+fn an_initramfs_that_vanished_brings_the_old_system_back() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut scene = Scene::set("no-initramfs", &cfg);
+    scene.run(RUN, 0);
+    scene.vm.must("rm /boot/balena-migrate.img && sync");
+    scene.vm.begin_on_console("systemctl reboot");
+    scene.vm.wait_reboot();
+    scene.vm.wait_for("stage 2 could not be started");
+    scene.vm.wait_agent();
+    let status = scene.run("./balena-migrate status", 0);
+    assert!(
+        status.contains("left no report"),
+        "status does not tell: {status}"
+    );
+    scene.undo_leaves_the_old_system();
+}
+
 /// `undo` after arming leaves the tree as it was, and the next boot is an ordinary one.
 #[test]
 fn undo_after_arming_leaves_the_tree_as_it_was() {
@@ -281,12 +301,58 @@ fn undo_after_arming_leaves_the_tree_as_it_was() {
     scene.run(RUN, 0);
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("armed"), "status: {status}");
+    let again = scene.run(RUN, 3);
+    assert!(again.contains("balena-migrate undo"), "again: {again}");
     let armed = scene.vm.must(OLD_TREE);
     assert!(
         armed != scene.before,
         "a run that changes nothing cannot be armed"
     );
     scene.undo_leaves_the_old_system();
+}
+
+/// A signal in the middle of stage 1 takes back what was done until then.
+#[test]
+fn an_interrupted_run_takes_everything_back() {
+    let cfg = Migratecfg::new(&OsImage::get())
+        .setting("BACKUP_SCRIPT", "backup.sh")
+        .script(
+            "backup.sh",
+            "#!/bin/sh\necho half > \"$1\"\necho backup-runs > /dev/console\nsleep 5\n",
+        );
+    let mut scene = Scene::set("interrupted", &cfg);
+    scene.vm.must(&format!(
+        "cd {PLACE} && (setsid {RUN} > /tmp/out 2>&1; echo ended with $? > /dev/console) &"
+    ));
+    scene.vm.wait_for("backup-runs");
+    scene.vm.must("pkill -INT -x balena-migrate");
+    scene.vm.wait_for("ended with 1");
+    let out = scene.vm.must("cat /tmp/out");
+    assert!(out.contains("interrupted by SIGINT"), "it said: {out}");
+    assert_same_tree(&scene.before, &scene.vm.must(OLD_TREE));
+    scene.vm.must(&format!(
+        "test ! -e {PLACE}/backup.tgz -a ! -e /var/lib/balena-migrate"
+    ));
+}
+
+/// With somebody at the terminal it shows what it will do, asks once, and takes no for an answer.
+#[test]
+fn no_is_an_answer() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut scene = Scene::set("no", &cfg);
+    let said = scene.run(
+        "stty cols 80 2>/dev/null; echo n | script -qec ./balena-migrate /dev/null",
+        2,
+    );
+    assert!(
+        said.contains("EVERYTHING on this disk is overwritten"),
+        "{said}"
+    );
+    assert!(said.contains("Go on? [y/N]"), "{said}");
+    assert!(said.contains("Nothing was changed."), "{said}");
+    assert_same_tree(&scene.before, &scene.vm.must(OLD_TREE));
+    let without_terminal = scene.run("./balena-migrate", 2);
+    assert!(without_terminal.contains("--yes"), "{without_terminal}");
 }
 
 /// A machine without the memory for stage 2 is refused before anything is done.
