@@ -44,7 +44,9 @@ fn main() {
     clock.next("shutdown of the old system");
     vm.wait_reboot();
 
-    clock.next("GRUB, kernel and stage 2, from the initramfs");
+    clock.next("GRUB and kernel, from the one-shot entry");
+    vm.wait_for("balena-migrate, stage 2");
+    clock.next("stage 2: secure, let go, overwrite, finish");
     vm.wait_for("overwrite");
     let picture = vm.screenshot("stage-2");
     vm.wait_reboot();

@@ -122,7 +122,10 @@ fn pump(
         if let Some(prefix) = &prefix {
             for c in text.chars() {
                 if c == '\n' {
-                    println!("{prefix}{line}");
+                    // Not the frame of GRUB's menu, which is most of what GRUB draws.
+                    if line.contains(char::is_alphanumeric) {
+                        println!("{prefix}{}", line.trim_end());
+                    }
                     line.clear();
                 } else {
                     line.push(c);
