@@ -8,6 +8,10 @@ use crate::finding::Finding;
 use crate::host::Host;
 use crate::step::Step;
 
+/// Where the initramfs is put. Not named `initrd.img-*`, so that no tool of the distribution takes
+/// it for its own.
+pub const INITRAMFS: &str = "/boot/balena-migrate.img";
+
 /// What the next boot is to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

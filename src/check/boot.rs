@@ -1,9 +1,8 @@
 //! Checks of what will start stage 2.
 
 use super::Subject;
-use crate::boot;
+use crate::boot::{self, INITRAMFS};
 use crate::finding::Finding;
-use crate::plan::INITRAMFS;
 
 /// The new system's boot loader is not signed for Secure Boot.
 pub fn secure_boot(subject: &Subject) -> Vec<Finding> {

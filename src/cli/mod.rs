@@ -1,6 +1,7 @@
 //! The command line: its grammar, and what each verb's end means to the shell.
 
 mod facts;
+mod lock;
 mod plan;
 mod run;
 mod screen;

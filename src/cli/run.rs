@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::plan::{Looked, look, show};
-use super::{Exit, Failure, Options, screen, status, undo};
+use super::{Exit, Failure, Options, lock, screen, status, undo};
 use crate::config::Config;
 use crate::engine::journal::{Begin, Journal};
 use crate::engine::{self, ApplyError};
@@ -16,7 +16,7 @@ use crate::sys::interrupt;
 
 /// `balena-migrate run`.
 pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
-    let _only_one = lock(sys)?;
+    let _only_one = lock::take(sys)?;
     if let Some(exit) = settle_earlier_run(sys)? {
         return Ok(exit);
     }
@@ -31,25 +31,6 @@ pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
     }
     apply(sys, plan, &looked)?;
     announce(sys, &looked.config, plan, &looked.run_id)
-}
-
-/// Two runs at once would take each other's files for those of the old system.
-pub fn lock(sys: &Sys) -> Result<crate::sys::files::Lock, Failure> {
-    let path = "/run/balena-migrate.lock";
-    match sys.lock(path) {
-        Ok(Some(lock)) => Ok(lock),
-        Ok(None) => Err(Failure(
-            Exit::Refused,
-            anyhow!("another balena-migrate is running (it holds {path}); wait for it"),
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Failure(
-            Exit::Refused,
-            anyhow!("this was not started by root; run it with sudo"),
-        )),
-        Err(error) => Err(anyhow::Error::new(error)
-            .context(format!("locking {path}"))
-            .into()),
-    }
 }
 
 /// A run that is armed, cut off or returned must be undone before the next: says so and offers it.

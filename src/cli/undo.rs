@@ -1,12 +1,12 @@
 //! `balena-migrate undo`: takes back whatever an earlier run did, also after a crash.
 
-use super::{Exit, Failure, run, screen};
+use super::{Exit, Failure, lock, screen};
 use crate::engine;
 use crate::sys::Sys;
 
 /// `balena-migrate undo`.
 pub fn undo(sys: &Sys) -> Result<Exit, Failure> {
-    let _only_one = run::lock(sys)?;
+    let _only_one = lock::take(sys)?;
     take_back(sys)
 }
 

@@ -158,7 +158,7 @@ fn back_up(sys: &Sys, argv: &[String], folder: &str, creates: &str) -> Result<()
 }
 
 /// Runs a program that must succeed.
-fn run(sys: &Sys, argv: &[String], folder: Option<&str>) -> Result<()> {
+pub(super) fn run(sys: &Sys, argv: &[String], folder: Option<&str>) -> Result<()> {
     let ended = sys
         .run(argv, folder)
         .with_context(|| format!("running {}", argv.join(" ")))?;

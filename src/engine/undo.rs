@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
+use super::act::run;
 use super::journal::{DIR, Journal, JournalWriter, PATH, Record};
 use crate::payload::digest::sha256_hex;
 use crate::report;
@@ -127,20 +128,7 @@ fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
             Ok(())
         }
         Undo::Nothing => Ok(()),
-        Undo::Run { argv } => {
-            let ended = sys
-                .run(argv, None)
-                .with_context(|| format!("running {}", argv.join(" ")))?;
-            if !ended.success {
-                bail!(
-                    "{} failed with {}: {}",
-                    argv.join(" "),
-                    ended.how,
-                    ended.complaint
-                );
-            }
-            Ok(())
-        }
+        Undo::Run { argv } => run(sys, argv, None),
     }
 }
 

@@ -4,7 +4,7 @@
 
 pub mod text;
 
-use crate::boot::{self, Armament, BootLoader, Entry};
+use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::Subject;
 use crate::check::memory::Need;
 use crate::handover::{
@@ -18,10 +18,6 @@ use crate::payload::scan::Scan;
 use crate::secret::Secret;
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
-
-/// Where the initramfs is put. Not named `initrd.img-*`, so that no tool of the distribution takes
-/// it for its own.
-pub const INITRAMFS: &str = "/boot/balena-migrate.img";
 
 /// Folder of the old system for the report of stage 2: the journal's.
 const REPORT_DIR: &str = crate::engine::journal::DIR;
