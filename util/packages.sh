@@ -32,7 +32,7 @@ need_packages() {
 
 # What the tests make and read file systems with.
 need_test_packages() {
-    need_packages fdisk e2fsprogs dosfstools mtools
+    need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd
 }
 
 # What the virtual machines of tests/vm are made with.

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::sys::Sys;
 
 mod cpio;
-mod decompress;
+pub mod decompress;
 pub mod modules;
 
 use modules::ModuleFile;
