@@ -8,7 +8,7 @@ use std::io::{self, Read};
 /// # Errors
 ///
 /// Damaged or unknown compression, and content that is no ELF file.
-pub(super) fn module(path: &str, packed: Vec<u8>) -> io::Result<Vec<u8>> {
+pub fn module(path: &str, packed: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut module = Vec::new();
     match path.rsplit('.').next() {
         Some("ko") => module = packed,
