@@ -53,7 +53,7 @@ pub fn gather(
 ) -> Result<Material> {
     let image = read_image(sys, &config.image_name.0, progress)?;
     let (config_json, config_json_findings) = read_config_json(sys, config);
-    let network = network::collect(sys, config, &host.network);
+    let network = network::collect(sys, config, host);
     let (modules, module_findings) = choose_modules(sys, config, host)?;
     let initramfs_bytes =
         measure_initramfs(sys, &modules, &network.keyfiles, config_json.as_ref())?;

@@ -99,7 +99,7 @@ fn case(host: &str) -> Case {
             keyfiles: vec![Keyfile {
                 name: "resin-wifi-01".into(),
                 bytes: Secret::new(*b"[connection]\n"),
-                ssid: "Harbour Office".into(),
+                what: "wifi Harbour Office".into(),
                 place: "/etc/wpa_supplicant/wpa_supplicant.conf:3".into(),
             }],
             network_findings: Vec::new(),
@@ -216,7 +216,7 @@ fn the_plan_with_a_separate_boot() {
 #[test]
 fn the_plan_fits_80_columns() {
     let mut case = case("debian-12-bios");
-    case.material.keyfiles[0].ssid = "a network with a rather long name".into();
+    case.material.keyfiles[0].what = "wifi a network with a rather long name".into();
     for line in text::plan(&case.plan()).lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }

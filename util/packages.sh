@@ -30,9 +30,11 @@ need_packages() {
         --no-install-recommends --allow-downgrades "${wanted[@]}" > /dev/null
 }
 
-# What the tests make and read file systems with.
+# What the tests make and read file systems with, and the NetworkManager that they load keyfiles
+# into.
 need_test_packages() {
     need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd
+    need_packages network-manager dbus util-linux
 }
 
 # What the virtual machines of tests/vm are made with.

@@ -6,7 +6,9 @@
 
 use anyhow::Context;
 
-use super::{Host, Os, State, disks, firmware, grub, kernel, memory, mounts, network, os};
+use super::{
+    Host, Os, State, disks, firmware, grub, interfaces, kernel, memory, mounts, network, os,
+};
 use crate::sys::Sys;
 
 /// The journal of the engine: it is there from the first change to the last undo.
@@ -37,6 +39,8 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         mounts,
         grub: grub::collect(sys),
         network: network::collect(sys),
+        interfaces: interfaces::collect(sys),
+        addresses: interfaces::addresses(sys),
         state: State {
             journal: sys.exists(JOURNAL),
         },

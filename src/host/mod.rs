@@ -8,11 +8,14 @@ pub mod collect;
 mod disks;
 mod firmware;
 mod grub;
+mod interfaces;
 mod kernel;
 mod memory;
 mod mounts;
 mod network;
 mod os;
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,12 @@ pub struct Host {
     pub grub: Option<Grub>,
     /// Network configuration files by their paths.
     pub network: Vec<NetworkFile>,
+    /// Network hardware, sorted by name. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+    /// Addresses that the machine has now, sorted; none when that could not be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// What this device is armed with, or was.
     pub state: State,
 }
@@ -223,6 +232,31 @@ pub enum NetworkKind {
     WpaSupplicant,
     /// A keyfile of NetworkManager.
     NetworkManager,
+    /// A network that connman knows or is given: `settings` and `*.config`.
+    Connman,
+    /// A network that iwd knows.
+    Iwd,
+    /// A YAML file of netplan.
+    Netplan,
+    /// interfaces(5) of ifupdown.
+    Ifupdown,
+    /// dhcpcd.conf.
+    Dhcpcd,
+    /// A `.network` or `.netdev` of systemd-networkd, or a drop-in of one.
+    Networkd,
+}
+
+/// A network interface with a device behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Kernel name, such as `eth0`. Another system may name it otherwise.
+    pub name: String,
+    /// Hardware address, in capitals with colons.
+    pub mac: String,
+    /// It has a carrier and is in use.
+    pub up: bool,
+    /// It is one of wifi.
+    pub wireless: bool,
 }
 
 /// What earlier runs of this program left.

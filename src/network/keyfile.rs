@@ -1,11 +1,8 @@
-//! NetworkManager's keyfiles: the file format, and the keyfile of a wifi network.
+//! The file format of NetworkManager's keyfiles.
 //!
 //! The format is GLib's key file: `[group]`, `key=value`, comments at line starts, backslash escapes
 //! (<https://docs.gtk.org/glib/struct.KeyFile.html>). What a value means is NetworkManager's
-//! (nm-settings-keyfile(5)). Used by [`super::nm`] to read and by [`super::carry`] to write.
-
-use super::model::{Connection, Security};
-use crate::secret::Secret;
+//! (nm-settings-keyfile(5)). Used by [`super::nm`] to read and by [`super::write`] to write.
 
 /// A key file. It may hold secrets, hence no `Debug`.
 #[derive(Clone, Default)]
@@ -94,7 +91,8 @@ impl Document {
         }
     }
 
-    fn put(&mut self, group: &str, key: &str, written: &str) {
+    /// Sets a value in its written form.
+    pub fn put(&mut self, group: &str, key: &str, written: &str) {
         self.set(Entry {
             group: group.to_string(),
             key: key.to_string(),
@@ -104,7 +102,7 @@ impl Document {
     }
 
     /// The file: groups in the order in which they were first named.
-    fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let mut groups: Vec<&str> = Vec::new();
         for entry in &self.entries {
             if !groups.contains(&entry.group.as_str()) {
@@ -125,59 +123,6 @@ impl Document {
     }
 }
 
-/// The keyfile of a wifi network, under the name `name`.
-///
-/// There is no uuid, no interface and no hardware address in it: NetworkManager makes the first
-/// from the file's name, and the others may be different in the new system.
-pub fn write(connection: &Connection, name: &str) -> Secret {
-    let mut file = Document::default();
-    file.put("connection", "id", &escape(name));
-    file.put("connection", "type", "wifi");
-    if let Some(priority) = connection.priority {
-        file.put("connection", "autoconnect-priority", &priority.to_string());
-    }
-    file.put("wifi", "mode", "infrastructure");
-    file.put("wifi", "ssid", &write_ssid(&connection.ssid));
-    if connection.hidden {
-        file.put("wifi", "hidden", "true");
-    }
-    let (key_mgmt, key) = match &connection.security {
-        Security::Open => (None, None),
-        Security::WpaPsk(key) => (Some("wpa-psk"), Some(key)),
-        Security::Sae(key) => (Some("sae"), Some(key)),
-    };
-    if let (Some(key_mgmt), Some(key)) = (key_mgmt, key) {
-        file.put("wifi-security", "key-mgmt", key_mgmt);
-        let key = String::from_utf8_lossy(key.expose());
-        file.put("wifi-security", "psk", &escape(&key));
-    }
-    for kept in &connection.kept {
-        file.put(&kept.group, &kept.key, &kept.value);
-    }
-    if !file.has_group("ipv4") {
-        file.put("ipv4", "method", "auto");
-    }
-    if !file.has_group("ipv6") {
-        file.put("ipv6", "addr-gen-mode", "stable-privacy");
-        file.put("ipv6", "method", "auto");
-    }
-    Secret::new(file.to_text())
-}
-
-/// An SSID as text when nothing in it could be misread, as decimal bytes (`97;112;`) otherwise.
-///
-/// Hexadecimal bytes are not understood, and devices were lost to that
-/// (<https://github.com/brickbots/PiFinder/issues/520>).
-fn write_ssid(ssid: &[u8]) -> String {
-    let is_safe = |b: &u8| b.is_ascii_graphic() && !b";\\".contains(b) || *b == b' ';
-    let is_plain =
-        ssid.iter().all(is_safe) && ssid.first() != Some(&b' ') && ssid.last() != Some(&b' ');
-    match is_plain {
-        true => String::from_utf8_lossy(ssid).into_owned(),
-        false => ssid.iter().map(|byte| format!("{byte};")).collect(),
-    }
-}
-
 /// The SSID that a written value means; `None` when it means none.
 pub fn read_ssid(written: &str) -> Option<Vec<u8>> {
     let is_list = written.contains(';')
@@ -195,7 +140,7 @@ pub fn read_ssid(written: &str) -> Option<Vec<u8>> {
 }
 
 /// A text in its written form. Blanks at either end are escaped, as readers may strip them.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let last = text.trim_end_matches(' ').len();
     let mut written = String::new();
     let mut leading = true;

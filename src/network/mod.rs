@@ -1,24 +1,31 @@
 //! The way into the network: carried from the old system into keyfiles of the new one.
 //!
 //! Called by the command line, which hands the result to the checks and the planner. [`collect`]
-//! reads the files; everything else is pure. One reader a format ([`wpa`], [`nm`]) makes
-//! [`model::Connection`]s, [`mod@select`] chooses among them, [`keyfile`] writes them down.
+//! reads the files and [`eap`] the certificates that they name; everything else is pure. One reader a
+//! format makes [`model::Connection`]s, [`mod@bind`] ties them to hardware, [`mod@select`] chooses
+//! among them, [`mod@write`] writes them down.
 
+pub mod bind;
+pub mod eap;
+pub mod ip;
 pub mod keyfile;
 pub mod model;
 pub mod nm;
 pub mod select;
 pub mod wpa;
+pub mod write;
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::config::{Config, Origin};
 use crate::finding::{Finding, Severity};
-use crate::host::{NetworkFile, NetworkKind};
+use crate::host::{Host, NetworkKind};
 use crate::secret::Secret;
 use crate::sys::files::Sys;
 
-use self::model::{Found, label};
+use self::bind::{Links, bind};
+use self::model::{Found, Link};
 use self::select::{Selection, read_list, select};
 
 /// A network file and its content.
@@ -48,50 +55,67 @@ pub struct Keyfile {
     pub name: String,
     /// Content.
     pub bytes: Secret,
-    /// The network's name, for people.
-    pub ssid: String,
+    /// What it is, for people: `wifi Home`, `wired 10.0.0.2/24`.
+    pub what: String,
     /// Where the network was found: `file:line`.
     pub place: String,
 }
 
-/// Makes keyfiles of the networks in `sources` that `selection` wants.
-pub fn carry(sources: &[Source], selection: &Selection) -> Network {
-    let mut found = Found::default();
-    for source in sources {
-        let read = match source.kind {
-            NetworkKind::WpaSupplicant => wpa::read(source.path, source.bytes),
-            NetworkKind::NetworkManager => nm::read(source.path, source.bytes),
+/// Makes keyfiles of the networks in `sources` that `selection` wants. `sys` is only asked for
+/// certificates.
+pub fn carry(sys: &Sys, sources: &[Source], links: &Links, selection: &Selection) -> Network {
+    let mut found = read(sources);
+    eap::embed(sys, &mut found);
+    let (connections, findings) = select(bind(found, links), selection);
+    let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut keyfiles = Vec::new();
+    for connection in &connections {
+        let kind = match connection.link {
+            Link::Wifi(_) => "wifi",
+            Link::Ethernet(_) => "ethernet",
+            Link::Vlan(_) => "vlan",
+            Link::Gsm => "gsm",
         };
-        found.connections.extend(read.connections);
-        found.skipped.extend(read.skipped);
+        let number = numbers.entry(kind).or_default();
+        *number += 1;
+        let name = format!("resin-{kind}-{number:02}");
+        keyfiles.push(Keyfile {
+            bytes: write::write(connection, &name),
+            name,
+            what: connection.label(),
+            place: connection.place.clone(),
+        });
     }
-    let (connections, findings) = select(found, selection);
-    let keyfiles = connections
-        .iter()
-        .zip(1..)
-        .map(|(connection, number)| {
-            let name = format!("resin-wifi-{number:02}");
-            Keyfile {
-                bytes: keyfile::write(connection, &name),
-                name,
-                ssid: label(&connection.ssid),
-                place: connection.place.clone(),
-            }
-        })
-        .collect();
     Network { keyfiles, findings }
 }
 
-/// Reads the network `files` of the device and the list of the configuration, and makes the keyfiles.
+/// Reads every source.
+fn read(sources: &[Source]) -> Found {
+    let mut found = Found::default();
+    let mut add = |read: Found| {
+        found.connections.extend(read.connections);
+        found.skipped.extend(read.skipped);
+    };
+    for source in sources {
+        match source.kind {
+            NetworkKind::WpaSupplicant => add(wpa::read(source.path, source.bytes)),
+            NetworkKind::NetworkManager => add(nm::read(source.path, source.bytes)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Reads the network files of the device and the list of the configuration, and makes the keyfiles.
 /// Files that can't be read are findings, not failures.
-pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
+pub fn collect(sys: &Sys, config: &Config, host: &Host) -> Network {
     let mut unread = Vec::new();
     let selection = Selection {
         all: *config.migrate_all_wifis,
         listed: listed(sys, config, &mut unread),
     };
     let mut contents = Vec::new();
-    for file in files {
+    for file in &host.network {
         match sys.read(&file.path) {
             Ok(bytes) => contents.push((file, Secret::new(bytes))),
             Err(error) => {
@@ -108,7 +132,11 @@ pub fn collect(sys: &Sys, config: &Config, files: &[NetworkFile]) -> Network {
             bytes: content.expose(),
         })
         .collect();
-    let mut network = carry(&sources, &selection);
+    let links = Links {
+        interfaces: &host.interfaces,
+        live: &host.addresses,
+    };
+    let mut network = carry(sys, &sources, &links, &selection);
     network.findings.splice(0..0, unread);
     network
 }

@@ -1,10 +1,11 @@
-//! Chooses which networks go into the new system: all (MIGRATE_ALL_WIFIS) or those of a list
-//! (MIGRATE_WIFI_CFG).
+//! Chooses which connections go into the new system: of wifi all (MIGRATE_ALL_WIFIS) or those of a
+//! list (MIGRATE_WIFI_CFG), and whatever is no wifi.
 //!
 //! Called by [`super::carry`]. A network of the list that can't be carried stops the migration: the
 //! user counts on it, and the device may not be reachable without it.
 
-use super::model::{Connection, Found, Loss, Skipped, label};
+use super::ip::Address;
+use super::model::{Connection, Found, Link, Loss, Skipped, label};
 use crate::finding::{Finding, Severity};
 
 /// Which networks to carry.
@@ -56,16 +57,24 @@ pub fn read_list(path: &str, bytes: &[u8]) -> Vec<Listed> {
         .collect()
 }
 
-/// The networks to carry, each once, and what has to be said about them.
+/// The connections to carry, each once, and what has to be said about them. What is no wifi is
+/// always wanted: the device may be reached by nothing else.
 pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Finding>) {
-    let known: Vec<String> = found.connections.iter().map(|c| label(&c.ssid)).collect();
+    let ssids = |connections: &[Connection]| -> Vec<Vec<u8>> {
+        let wifis = connections.iter().filter_map(Connection::wifi);
+        wifis.map(|wifi| wifi.ssid.clone()).collect()
+    };
+    let known: Vec<String> = ssids(&found.connections).iter().map(|s| label(s)).collect();
     let mut chosen: Vec<Connection> = Vec::new();
+    let mut findings = Vec::new();
     for connection in found.connections {
-        if selection.wants(&connection.ssid) {
-            add(connection, &mut chosen);
+        let wifi = connection.wifi();
+        if wifi.is_none_or(|wifi| selection.wants(&wifi.ssid)) {
+            findings.extend(add(connection, &mut chosen));
         }
     }
-    let is_chosen = |ssid: &[u8]| chosen.iter().any(|connection| connection.ssid == ssid);
+    let chosen_ssids = ssids(&chosen);
+    let is_chosen = |ssid: &[u8]| chosen_ssids.iter().any(|chosen| chosen == ssid);
     // A network that another file has in full is not missed.
     let missed: Vec<Skipped> = found
         .skipped
@@ -81,33 +90,85 @@ pub fn select(found: Found, selection: &Selection) -> (Vec<Connection>, Vec<Find
             |missed: &Skipped| matches!(&missed.loss, Loss::Network(name) if name == ssid);
         is_chosen(ssid) || missed.iter().any(is_missed)
     };
-    let mut findings: Vec<Finding> = selection
-        .listed
-        .iter()
-        .filter(|listed| !is_known(&listed.ssid))
-        .map(|listed| not_found(listed, &known))
-        .collect();
+    findings.extend(
+        selection
+            .listed
+            .iter()
+            .filter(|listed| !is_known(&listed.ssid))
+            .map(|listed| not_found(listed, &known)),
+    );
     findings.extend(missed.into_iter().map(|skipped| miss(skipped, selection)));
     findings.extend(chosen.iter().flat_map(losses));
     (chosen, findings)
 }
 
 /// Adds a connection, or merges it with the same one from elsewhere. Two keys for one name are two
-/// connections: NetworkManager tries both, and either may be the right one.
-fn add(connection: Connection, chosen: &mut Vec<Connection>) {
-    let twin = chosen
-        .iter_mut()
-        .find(|other| other.ssid == connection.ssid && other.security == connection.security);
-    match twin {
-        None => chosen.push(connection),
-        Some(twin) => {
-            twin.hidden |= connection.hidden;
-            twin.priority = twin.priority.max(connection.priority);
-            if twin.kept.is_empty() {
-                twin.kept = connection.kept;
-                twin.dropped = connection.dropped;
-            }
+/// connections: NetworkManager tries both, and either may be the right one. Of two configurations
+/// for one wire it would take any: the first is made to win, and the other is said.
+fn add(connection: Connection, chosen: &mut Vec<Connection>) -> Option<Finding> {
+    if let Some(twin) = chosen.iter_mut().find(|other| is_same(other, &connection)) {
+        merge(twin, connection);
+        return None;
+    }
+    let is_rival = |other: &&Connection| is_same_hardware(&other.link, &connection.link);
+    let rival = chosen.iter().rfind(is_rival);
+    let rival = rival.map(|other| (other.place.clone(), other.priority.unwrap_or(0)));
+    let Some((place, priority)) = rival else {
+        chosen.push(connection);
+        return None;
+    };
+    let what = format!(
+        "{}: {place} configures the same hardware otherwise, and is tried first",
+        connection.label()
+    );
+    let finding = Finding::warning("network-two", what, "remove the one that is not in use");
+    let finding = finding.at(connection.place.clone());
+    chosen.push(Connection {
+        priority: Some((priority - 1).max(-999)),
+        ..connection
+    });
+    Some(finding)
+}
+
+/// Whether two connections lead to the same network in the same way.
+fn is_same(one: &Connection, other: &Connection) -> bool {
+    match (&one.link, &other.link) {
+        (Link::Wifi(a), Link::Wifi(b)) => a.ssid == b.ssid && a.security == b.security,
+        (Link::Gsm, Link::Gsm) => one.kept == other.kept,
+        (a, b) => is_same_hardware(a, b) && addresses(one) == addresses(other),
+    }
+}
+
+fn is_same_hardware(one: &Link, other: &Link) -> bool {
+    match (one, other) {
+        (Link::Ethernet(a), Link::Ethernet(b)) => a.device == b.device,
+        (Link::Vlan(a), Link::Vlan(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn addresses(connection: &Connection) -> Vec<Address> {
+    let mut addresses: Vec<Address> = connection.ip.addresses().copied().collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// Adds to a connection what the same one says elsewhere and it does not say itself.
+fn merge(twin: &mut Connection, other: Connection) {
+    twin.priority = twin.priority.max(other.priority);
+    match (&mut twin.link, other.link) {
+        (Link::Wifi(twin), Link::Wifi(other)) => twin.hidden |= other.hidden,
+        (Link::Ethernet(twin), Link::Ethernet(other)) => {
+            twin.eap = twin.eap.take().or(other.eap);
         }
+        _ => {}
+    }
+    if twin.kept.is_empty() {
+        twin.kept = other.kept;
+        twin.dropped = other.dropped;
+    }
+    if twin.ip.is_automatic() {
+        twin.ip = other.ip;
     }
 }
 
@@ -154,7 +215,10 @@ fn not_found(listed: &Listed, known: &[String]) -> Finding {
 
 /// Warnings about a connection that is carried.
 fn losses(connection: &Connection) -> Vec<Finding> {
-    let named = named(&connection.ssid);
+    let named = match connection.wifi() {
+        Some(wifi) => named(&wifi.ssid),
+        None => format!("{}: ", connection.label()),
+    };
     let warning = |place: &str, what: String, remedy: &str| Finding {
         code: "network-changed",
         severity: Severity::Warning,
@@ -170,7 +234,9 @@ fn losses(connection: &Connection) -> Vec<Finding> {
         )
     });
     let manual = connection.kept.iter().any(|kept| {
-        kept.group == "connection" && kept.key == "autoconnect" && kept.value.trim_end() == "false"
+        kept.group == "connection"
+            && kept.key == "autoconnect"
+            && kept.written().trim_end() == "false"
     });
     let manual = manual.then(|| {
         warning(

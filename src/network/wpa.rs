@@ -4,8 +4,10 @@
 //! (<https://w1.fi/cgit/hostap/plain/wpa_supplicant/wpa_supplicant.conf>): quoted values are text up
 //! to the *last* quote on the line, others are hexadecimal; `#` starts a comment behind that quote.
 
+use super::eap::{Phase2, Wanted};
 use super::model::{
-    Connection, Found, Loss, MAX_SSID_BYTES, Security, Skipped, is_password, wpa_psk,
+    Connection, Device, Eap, Ethernet, Found, Link, Loss, MAX_SSID_BYTES, Security, Skipped, Wifi,
+    is_password, wpa_psk,
 };
 use crate::secret::Secret;
 
@@ -86,6 +88,21 @@ impl Block {
         self.settings.iter().rfind(|setting| setting.key == key)
     }
 
+    /// Methods of `key_mgmt`, and its line.
+    fn methods(&self) -> (String, usize) {
+        self.get("key_mgmt")
+            .map_or(("WPA-PSK".into(), self.line), |setting| {
+                let text = String::from_utf8_lossy(&setting.value);
+                (text.into_owned(), setting.line)
+            })
+    }
+
+    fn has_method(&self, wanted: &[&str]) -> bool {
+        let (methods, _) = self.methods();
+        let mut methods = methods.split_ascii_whitespace();
+        methods.any(|method| wanted.contains(&method))
+    }
+
     fn number(&self, key: &str) -> Option<i64> {
         std::str::from_utf8(&self.get(key)?.value)
             .ok()?
@@ -108,31 +125,36 @@ fn finish(path: &str, block: Option<Block>, found: &mut Found) {
     let Some(block) = block.filter(|block| block.is_network) else {
         return;
     };
-    let ssid = match ssid(&block) {
-        Ok(ssid) => ssid,
-        Err(refusal) => {
-            return found
-                .skipped
-                .push(refusal.into_skipped(path, Loss::Unnamed));
-        }
-    };
-    match security(&block) {
-        Ok(security) => found.connections.push(Connection {
+    match connection(path, &block) {
+        Ok(connection) => found.connections.push(connection),
+        Err((loss, refusal)) => found.skipped.push(refusal.into_skipped(path, loss)),
+    }
+}
+
+fn connection(path: &str, block: &Block) -> Result<Connection, (Loss, Refusal)> {
+    let place = format!("{path}:{}", block.line);
+    // 802.1X on a wire has no name.
+    let is_wired = block.has_method(&["IEEE8021X"]) && block.get("ssid").is_none();
+    let mut connection = if is_wired {
+        let eap = enterprise(block, block.line).map_err(|refusal| (Loss::Other, refusal))?;
+        let (device, eap) = (Device::Any, Some(eap));
+        Connection::new(Link::Ethernet(Ethernet { device, eap }), place)
+    } else {
+        let ssid = ssid(block).map_err(|refusal| (Loss::Unnamed, refusal))?;
+        let security = security(block).map_err(|r| (Loss::Network(ssid.clone()), r))?;
+        let hidden = block.number("scan_ssid") == Some(1);
+        let wifi = Wifi {
             ssid,
             security,
-            hidden: block.number("scan_ssid") == Some(1),
-            priority: block
-                .number("priority")
-                .filter(|priority| *priority != 0)
-                .map(|priority| priority.clamp(-999, 999) as i32),
-            kept: Vec::new(),
-            dropped: Vec::new(),
-            place: format!("{path}:{}", block.line),
-        }),
-        Err(refusal) => found
-            .skipped
-            .push(refusal.into_skipped(path, Loss::Network(ssid))),
-    }
+            hidden,
+        };
+        Connection::new(Link::Wifi(wifi), place)
+    };
+    connection.priority = block
+        .number("priority")
+        .filter(|priority| *priority != 0)
+        .map(|priority| priority.clamp(-999, 999) as i32);
+    Ok(connection)
 }
 
 impl Refusal {
@@ -196,16 +218,8 @@ fn security(block: &Block) -> Result<Security, Refusal> {
             "remove `disabled` to carry it",
         );
     }
-    let methods = block.get("key_mgmt");
-    let line = methods.map_or(block.line, |setting| setting.line);
-    let methods = methods.map_or("WPA-PSK".into(), |setting| {
-        String::from_utf8_lossy(&setting.value).into_owned()
-    });
-    let has = |wanted: &[&str]| {
-        methods
-            .split_ascii_whitespace()
-            .any(|m| wanted.contains(&m))
-    };
+    let (methods, line) = block.methods();
+    let has = |wanted: &[&str]| block.has_method(wanted);
     if has(&["WPA-PSK", "WPA-PSK-SHA256", "FT-PSK"]) && block.get("psk").is_some() {
         return psk(block);
     }
@@ -222,12 +236,11 @@ fn security(block: &Block) -> Result<Security, Refusal> {
             None => Ok(Security::Open),
         };
     }
-    if block.get("eap").is_some() || has(&["WPA-EAP", "IEEE8021X", "WPA-EAP-SHA256", "FT-EAP"]) {
-        return refuse(
-            line,
-            "enterprise networks (802.1X) are not carried by this version",
-            "give the new system another way into the network",
-        );
+    if has(&["OWE"]) {
+        return Ok(Security::Owe);
+    }
+    if has(&["WPA-EAP", "IEEE8021X", "WPA-EAP-SHA256", "FT-EAP"]) || block.get("eap").is_some() {
+        return enterprise(block, line).map(Security::Eap);
     }
     if has(&["WPA-PSK", "WPA-PSK-SHA256", "FT-PSK"]) {
         return refuse(
@@ -287,6 +300,76 @@ fn sae(block: &Block, line: usize) -> Result<Security, Refusal> {
             CORRECT,
         ),
     }
+}
+
+fn enterprise(block: &Block, line: usize) -> Result<Eap, Refusal> {
+    // Without `eap`, wpa_supplicant takes any; here one has to be named.
+    let Some(eap) = block.get("eap") else {
+        return refuse(line, "no EAP method is named", "add eap=PEAP, TTLS or TLS");
+    };
+    let text = |key: &str| text_or_hex(&block.get(key)?.value);
+    let utf8 = |key: &str| String::from_utf8(text(key)?).ok();
+    let file = |key: &str| Some((utf8(key)?, block.get(key)?.line));
+    if let Some(hash) = block
+        .get("password")
+        .filter(|s| s.value.starts_with(b"hash:"))
+    {
+        return refuse(
+            hash.line,
+            "only a hash of the password is in the file",
+            "write the password itself",
+        );
+    }
+    for key in ["ca_cert", "client_cert", "private_key"] {
+        let is_path = file(key).is_none_or(|(path, _)| path.starts_with('/'));
+        if let Some(setting) = block.get(key).filter(|_| !is_path) {
+            let what = format!("{key} is not the path of a file");
+            return refuse(setting.line, what, "put it into a file of its own");
+        }
+    }
+    let methods = String::from_utf8_lossy(&eap.value).to_ascii_lowercase();
+    let phase1 = utf8("phase1").unwrap_or_default();
+    let peap_version = phase1.split_ascii_whitespace().find_map(|word| {
+        let version = word.strip_prefix("peapver=")?;
+        matches!(version, "0" | "1").then(|| version.to_owned())
+    });
+    let wanted = Wanted {
+        methods: methods
+            .split_ascii_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        identity: utf8("identity"),
+        anonymous_identity: utf8("anonymous_identity"),
+        password: text("password").map(Secret::new),
+        phase2: utf8("phase2").as_deref().and_then(phase2),
+        peap_version,
+        domain_suffix: utf8("domain_suffix_match"),
+        domain: utf8("domain_match"),
+        ca_cert: file("ca_cert"),
+        client_cert: file("client_cert"),
+        private_key: file("private_key"),
+        private_key_password: text("private_key_passwd").map(Secret::new),
+    };
+    wanted.finish().or_else(|what| {
+        refuse(
+            eap.line,
+            what,
+            "give the new system another way into the network",
+        )
+    })
+}
+
+/// `auth=MSCHAPV2` or `autheap=MSCHAPV2`.
+fn phase2(text: &str) -> Option<Phase2> {
+    text.split_ascii_whitespace().find_map(|word| {
+        let (key, method) = word.split_once('=')?;
+        let method = method.to_ascii_lowercase();
+        match key {
+            "auth" => Some(Phase2::Auth(method)),
+            "autheap" => Some(Phase2::InnerEap(method)),
+            _ => None,
+        }
+    })
 }
 
 /// The bytes of `"text"`, `P"text with escapes"` or `hexadecimal digits`.

@@ -287,7 +287,7 @@ fn new_files(subject: &Subject) -> Vec<NewContent> {
     let keyfiles = subject.material.keyfiles.iter().map(|keyfile| NewContent {
         partition: Target::Boot,
         path: format!("/system-connections/{}", keyfile.name),
-        from: format!("wifi {}, {}", keyfile.ssid, keyfile.place),
+        from: format!("{}, {}", keyfile.what, keyfile.place),
         content: keyfile.bytes.clone(),
     });
     config_json.chain(keyfiles).collect()
