@@ -5,7 +5,7 @@
 //! point of no return: flash → files into the new system → reboot.
 //!
 //! Directions: [`cli`] → {[`plan`], [`engine`]}; [`plan`] → {[`check`], [`boot`], [`initramfs`],
-//! [`network`]} → {[`handover`], [`step`]} → {[`config`], [`host`], [`device`]};
+//! [`network`], [`connect`]} → {[`handover`], [`step`]} → {[`config`], [`host`], [`device`]};
 //! {[`engine`], [`stage2`], [`host::collect`]} → [`sys`]. [`stage2`] never sees [`config`], [`host`] or
 //! [`plan`]: it knows the [`handover`] and what it measures.
 
@@ -13,7 +13,9 @@ pub mod boot;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod device;
+pub mod endpoint;
 pub mod engine;
 pub mod finding;
 pub mod handover;

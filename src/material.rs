@@ -9,12 +9,16 @@ use anyhow::{Context, Result};
 
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
+use crate::config::kind::DeviceFile;
+use crate::connect;
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::initramfs::modules::{self, ModuleFile, ModuleTree};
 use crate::initramfs::{self, Compression, Recipe, SmallFile};
+use crate::network::given::{self, Copied};
 use crate::network::{self, Keyfile};
 use crate::payload::scan::{self, Scan};
+use crate::secret::Secret;
 use crate::sys::Sys;
 use crate::sys::identity::EXECUTABLE;
 
@@ -24,10 +28,16 @@ pub struct Material {
     pub image: Result<Scan, String>,
     /// config.json, if one is given and can be read.
     pub config_json: Option<BalenaConfig>,
+    /// The host name that was put into config.json for the new system (KEEP_NAME).
+    pub kept_name: Option<String>,
     /// What is wrong with config.json.
     pub config_json_findings: Vec<Finding>,
     /// Network files for the new system.
     pub keyfiles: Vec<Keyfile>,
+    /// Network files of the user's, which go as they are (COPY_NMGR_FILES).
+    pub copied: Vec<Copied>,
+    /// Hosts that do not answer.
+    pub connect_findings: Vec<Finding>,
     /// What can't be carried of the network.
     pub network_findings: Vec<Finding>,
     /// The modules that stage 2 loads, in order.
@@ -36,12 +46,25 @@ pub struct Material {
     pub module_findings: Vec<Finding>,
     /// Size of the initramfs unpacked, in bytes: compressed it is smaller.
     pub initramfs_bytes: u64,
-    /// Size of the `backup.tgz` that lies in HOME_DIR, in bytes.
+    /// Size of the BACKUP_FILE that lies there, in bytes.
     pub old_backup: Option<u64>,
     /// Permission bits of the backup script; `None` when it is not there.
     pub backup_script_mode: Option<u32>,
     /// Kernel name of the partition or disk that LOG_DRIVE names.
     pub log_drive: Option<String>,
+    /// Kernel name of the disk that FLASH_TO names.
+    pub flash_to: Option<String>,
+    /// Bytes a second that the disk of / takes; `None` when nobody asked or it was not measured.
+    pub write_speed: Option<Result<u64, String>>,
+}
+
+/// Whether a write test may be made, which is a change to the disk, if a passing one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteTest {
+    /// When the settings ask for it.
+    Allowed,
+    /// Never: somebody only wants to know.
+    Never,
 }
 
 /// Reads everything. `progress` gets the bytes of the uncompressed image that were seen so far.
@@ -49,26 +72,39 @@ pub fn gather(
     sys: &Sys,
     config: &Config,
     host: &Host,
+    write_test: WriteTest,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Material> {
+    let (mut config_json, mut config_json_findings) = read_config_json(sys, config);
+    let connect_findings = connect::check(sys, config, config_json.as_ref());
     let image = read_image(sys, &config.image_name.0, progress)?;
-    let (config_json, config_json_findings) = read_config_json(sys, config);
-    let network = network::collect(sys, config, host);
+    let kept_name = keep_name(config, host, &mut config_json, &mut config_json_findings);
+    let mut network = network::collect(sys, config, host);
+    let made: Vec<&str> = network.keyfiles.iter().map(|file| file.name.as_str()).collect();
+    let (copied, copy_findings) = given::copied(sys, &config.copy_nmgr_files.value.0, &made);
+    network.findings.extend(copy_findings);
     let (modules, module_findings) = choose_modules(sys, config, host)?;
-    let initramfs_bytes =
-        measure_initramfs(sys, &modules, &network.keyfiles, config_json.as_ref())?;
-    let home = config.home_dir.0.trim_end_matches('/');
+    let contents = network
+        .keyfiles
+        .iter()
+        .map(|keyfile| &keyfile.bytes)
+        .chain(copied.iter().map(|copied| &copied.bytes))
+        .chain(config_json.iter().map(|json| &json.bytes));
+    let initramfs_bytes = measure_initramfs(sys, &modules, contents)?;
     Ok(Material {
         image,
         config_json,
+        kept_name,
         config_json_findings,
+        copied,
+        connect_findings,
         keyfiles: network.keyfiles,
         network_findings: network.findings,
         modules,
         module_findings,
         initramfs_bytes,
         old_backup: sys
-            .meta(&format!("{home}/backup.tgz"))
+            .meta(&config.backup_file.0)
             .ok()
             .map(|meta| meta.bytes),
         backup_script_mode: config
@@ -78,7 +114,12 @@ pub fn gather(
             .and_then(|script| sys.meta(&script.0).ok())
             .filter(|meta| meta.is_file)
             .map(|meta| meta.mode),
-        log_drive: resolve_log_drive(sys, config),
+        log_drive: resolve(sys, &config.log_drive.value),
+        flash_to: resolve(sys, &config.flash_to.value),
+        write_speed: match write_test {
+            WriteTest::Allowed => measure_write_speed(sys, config, host),
+            WriteTest::Never => None,
+        },
     })
 }
 
@@ -154,7 +195,7 @@ fn choose_modules(
         .flatten()
         .flat_map(|mount| &mount.disks)
         .filter_map(|name| host.disk(name))
-        .chain(resolve_log_drive(sys, config).and_then(|name| Some(host.volume(&name)?.0)));
+        .chain(resolve(sys, &config.log_drive.value).and_then(|name| Some(host.volume(&name)?.0)));
     let mut required: Vec<&str> = modules::REQUIRED.to_vec();
     for disk in disks {
         required.extend(disk.modules.iter().map(String::as_str));
@@ -175,16 +216,11 @@ fn choose_modules(
 }
 
 /// Makes the initramfs once and throws it away; only the hand-over is not known yet.
-fn measure_initramfs(
+fn measure_initramfs<'a>(
     sys: &Sys,
     modules: &[ModuleFile],
-    keyfiles: &[Keyfile],
-    config_json: Option<&BalenaConfig>,
+    contents: impl Iterator<Item = &'a Secret>,
 ) -> Result<u64> {
-    let contents = keyfiles
-        .iter()
-        .map(|keyfile| &keyfile.bytes)
-        .chain(config_json.map(|json| &json.bytes));
     let files = contents.enumerate().map(|(number, content)| SmallFile {
         path: format!("/balena-migrate/install/{number}"),
         content: content.clone(),
@@ -200,9 +236,44 @@ fn measure_initramfs(
     Ok(initramfs::measure(sys, &recipe, &[])? + HANDOVER)
 }
 
-/// LOG_DRIVE may be a link such as /dev/disk/by-uuid/…
-fn resolve_log_drive(sys: &Sys, config: &Config) -> Option<String> {
-    let wanted = config.log_drive.value.as_ref()?;
-    let device = sys.canonical(&wanted.0).ok()?;
+/// The kernel's name of a device that may be named by a link such as /dev/disk/by-uuid/…
+fn resolve(sys: &Sys, wanted: &Option<DeviceFile>) -> Option<String> {
+    let device = sys.canonical(&wanted.as_ref()?.0).ok()?;
     device.rsplit_once('/').map(|(_, name)| name.to_owned())
+}
+
+/// Puts the host name into config.json, if that is wanted and can be done.
+fn keep_name(
+    config: &Config,
+    host: &Host,
+    json: &mut Option<BalenaConfig>,
+    findings: &mut Vec<Finding>,
+) -> Option<String> {
+    let name = &host.hostname;
+    let json = json.as_mut().filter(|_| *config.keep_name)?;
+    if !balena::is_host_name(name) {
+        findings.push(Finding::warning(
+            "hostname",
+            format!("`{name}` is no host name that the new system can have; it names itself"),
+            "use letters, digits and hyphens, or say KEEP_NAME=FALSE (--no-keep-name)",
+        ));
+        return None;
+    }
+    json.keep_name(name).then(|| name.clone())
+}
+
+/// Measures the disk of / by a folder on it, when there is a limit to its speed.
+fn measure_write_speed(
+    sys: &Sys,
+    config: &Config,
+    host: &Host,
+) -> Option<Result<u64, String>> {
+    if config.min_write_speed.value.is_none() && config.warn_write_speed.value.is_none() {
+        return None;
+    }
+    let root = &host.mount_of("/")?.disks;
+    let folder = [config.home_dir.0.as_str(), "/var/tmp", "/"]
+        .into_iter()
+        .find(|folder| host.mount_of(folder).is_some_and(|mount| mount.disks == *root))?;
+    Some(sys.write_speed(folder).map_err(|error| format!("writing to {folder}: {error}")))
 }

@@ -3,8 +3,10 @@
 use std::process::Command;
 
 use balena_migrate::config::kind::{DeviceFile, Folder, FsType, HomeFile, Kilobytes, Reboot};
+use balena_migrate::cli::options;
+use balena_migrate::config::reference::reference;
 use balena_migrate::config::sample::sample_conf;
-use balena_migrate::config::settings::{NOT_YET, SETTINGS, Setting};
+use balena_migrate::config::settings::{NOT_YET, RETIRED, SETTINGS, Setting};
 use balena_migrate::config::{self, Config, LoadError, Origin, Overrides, shell};
 use balena_migrate::sys::files::Sys;
 
@@ -516,9 +518,13 @@ fn options_win_over_the_file() {
     let overrides = Overrides {
         config: None,
         home: Some("/h".into()),
-        balena_config: Some("mine.json".into()),
-        reboot: Some(5),
-        pretend: true,
+        values: [
+            ("BALENA_CONFIG", "mine.json"),
+            ("DO_REBOOT", "5"),
+            ("NO_FLASH", "TRUE"),
+        ]
+        .map(|(name, text)| (name, text.to_owned()))
+        .into(),
     };
     let text = "IMAGE_NAME=x\nHOME_DIR=/f\nBALENA_CONFIG=c.json\nDO_REBOOT=FALSE\nNO_FLASH=FALSE";
     let config = merge(text, &overrides);
@@ -625,6 +631,36 @@ fn the_sample_is_the_table() {
     let there = std::fs::read_to_string(SAMPLE).expect("reading the sample");
     assert_eq!(there, made, "make it anew with BLESS=1");
     assert!(made.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn the_reference_is_the_tables() {
+    const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migratecfg/REFERENCE.md");
+    let made = reference(options::PLAIN, options::RETIRED);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(REFERENCE, &made).expect("writing the reference");
+    }
+    let there = std::fs::read_to_string(REFERENCE).expect("reading the reference");
+    assert_eq!(there, made, "make it anew with BLESS=1");
+}
+
+/// Every name of the two READMEs and of the older sample is a setting, or says why it is none.
+#[test]
+fn no_name_of_the_older_tools_is_unknown() {
+    let names = "BACKUP_DEFINITION BACKUP_DIRECTORIES BACKUP_FILE BACKUP_SCRIPT BALENA_API_HOST \
+                 BALENA_API_PORT BALENA_CONFIG BALENA_CONNECT_TIMEOUT BALENA_VPN_HOST \
+                 BALENA_VPN_PORT BALENA_WIFI COPY_NMGR_FILES DEBUG DEBUG_FUNCTS DO_REBOOT \
+                 GRUB_BOOT_DEV GRUB_BOOT_IMG GRUB_CFG GRUB_CORE_IMG GRUB_INSTALL HAS_WIFI_CFG \
+                 HOME_DIR IMAGE_NAME LOG_DEBUG LOG_DRIVE LOG_FS_TYPE MAX_BADBLOCKS \
+                 MEM_MIN_FREE_S1 MEM_MIN_FREE_S2 MIGRATE_ALL_WIFIS MIGRATE_WIFI_CFG \
+                 MIN_ROOT_AVAIL MIN_WRITE_SPEED MK_INITRAM_RETAIN MK_INITRAM_VERBOSE NO_FLASH \
+                 NO_SETUP REQUIRE_NMGR_FILE TERM_EXIT WARN_WRITE_SPEED";
+    for name in names.split_whitespace() {
+        let known = Setting::find(name).is_some()
+            || NOT_YET.contains(&name)
+            || RETIRED.iter().any(|(retired, _)| *retired == name);
+        assert!(known, "{name}");
+    }
 }
 
 #[test]

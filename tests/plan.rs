@@ -88,11 +88,16 @@ fn scan() -> Scan {
 }
 
 fn case(host: &str) -> Case {
-    let json = balena::inspect("/root/migratecfg/config.json", CONFIG_JSON.into());
+    let mut json = balena::inspect("/root/migratecfg/config.json", CONFIG_JSON.into());
+    let host = captured(host);
+    let kept = json.keep_name(&host.hostname);
     Case {
-        host: captured(host),
-        config: config(CONFIG),
         material: Material {
+            kept_name: kept.then(|| host.hostname.clone()),
+            copied: Vec::new(),
+            connect_findings: Vec::new(),
+            flash_to: None,
+            write_speed: None,
             image: Ok(scan()),
             config_json_findings: json.findings.clone(),
             config_json: Some(json),
@@ -113,6 +118,8 @@ fn case(host: &str) -> Case {
             backup_script_mode: Some(0o755),
             log_drive: None,
         },
+        host,
+        config: config(CONFIG),
     }
 }
 

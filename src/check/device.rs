@@ -1,6 +1,7 @@
 //! Checks of the machine itself: who asks, what it is, what it boots from.
 
 use super::Subject;
+use crate::config::kind::limit::Speed;
 use crate::device;
 use crate::finding::Finding;
 use crate::host::Host;
@@ -36,7 +37,7 @@ pub fn architecture(subject: &Subject) -> Vec<Finding> {
 /// A distribution that nobody has tried is worth a word.
 pub fn distribution(subject: &Subject) -> Vec<Finding> {
     let os = &subject.host.os;
-    if device::is_tested(os) {
+    if device::is_tested(os) || *subject.config.no_os_check {
         return Vec::new();
     }
     let name = match os.pretty_name.as_str() {
@@ -100,6 +101,85 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
         ));
     }
     findings.extend(plain_root(host));
+    findings
+}
+
+/// FLASH_TO can only confirm the disk that is overwritten anyway.
+pub fn flash_to(subject: &Subject) -> Vec<Finding> {
+    let Some(wanted) = &subject.config.flash_to.value else {
+        return Vec::new();
+    };
+    let Some(root) = subject.host.root_disk() else {
+        return Vec::new();
+    };
+    if subject.material.flash_to.as_deref() == Some(&root.name) {
+        return Vec::new();
+    }
+    vec![Finding::error(
+        "flash-to",
+        format!(
+            "FLASH_TO={} is not {}, the disk that holds /",
+            wanted.0, root.name
+        ),
+        format!(
+            "this version overwrites no other disk: leave FLASH_TO out, or set it to /dev/{}",
+            root.name
+        ),
+    )]
+}
+
+/// The disk takes data as fast as the user wants it to.
+pub fn write_speed(subject: &Subject) -> Vec<Finding> {
+    let speed = match &subject.material.write_speed {
+        None => return Vec::new(),
+        Some(Ok(speed)) => Speed(speed >> 10),
+        Some(Err(reason)) => {
+            return vec![Finding::warning(
+                "write-speed",
+                format!("the speed of the disk could not be measured: {reason}"),
+                "make room on it, or leave MIN_WRITE_SPEED and WARN_WRITE_SPEED out",
+            )];
+        }
+    };
+    let what = |limit: Speed, name: &str| {
+        format!(
+            "the disk writes {} kB/s, less than {name}={}",
+            speed.0, limit.0
+        )
+    };
+    let remedy = "replace the disk, or lower the limit; a slow disk is often a dying one";
+    let config = subject.config;
+    if let Some(limit) = config.min_write_speed.value.filter(|limit| speed < *limit) {
+        return vec![Finding::error(
+            "write-speed",
+            what(limit, "MIN_WRITE_SPEED"),
+            remedy,
+        )];
+    }
+    let limit = config.warn_write_speed.value.filter(|limit| speed < *limit);
+    limit
+        .map(|limit| Finding::warning("write-speed", what(limit, "WARN_WRITE_SPEED"), remedy))
+        .into_iter()
+        .collect()
+}
+
+/// What was asked for and this version can't do: doing less in silence would be worse.
+pub fn not_yet(subject: &Subject) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if subject.config.max_badblocks.value.is_some() {
+        findings.push(Finding::error(
+            "bad-blocks",
+            "MAX_BADBLOCKS asks for a scan of the disk, which this version does not make",
+            "leave it out, and run `badblocks -sv` on the disk before",
+        ));
+    }
+    if *subject.config.grub_install {
+        findings.push(Finding::error(
+            "grub-install",
+            "GRUB_INSTALL=TRUE asks to install GRUB in the new system, which this version can't",
+            "leave it out: images of balenaOS 2.26 and later have their boot loader inside",
+        ));
+    }
     findings
 }
 

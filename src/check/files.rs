@@ -64,15 +64,43 @@ pub fn backup_script(subject: &Subject) -> Vec<Finding> {
 /// Without a network file the new system may never be heard of.
 pub fn network(subject: &Subject) -> Vec<Finding> {
     let mut findings = subject.material.network_findings.clone();
-    if subject.material.keyfiles.is_empty() && *subject.config.require_nmgr_file {
+    let material = subject.material;
+    let none = material.keyfiles.is_empty() && material.copied.is_empty();
+    if none && *subject.config.require_nmgr_file {
         findings.push(Finding::error(
             "network-none",
             "no network file would be made for the new system",
-            "choose wifi networks by MIGRATE_ALL_WIFIS or MIGRATE_WIFI_CFG, or set \
-             REQUIRE_NMGR_FILE=FALSE if a wire with DHCP is enough",
+            "choose wifi networks by MIGRATE_ALL_WIFIS or MIGRATE_WIFI_CFG, name files in \
+             COPY_NMGR_FILES, or set REQUIRE_NMGR_FILE=FALSE if a wire with DHCP is enough",
         ));
     }
     findings
+}
+
+/// The hosts that the new system will need answer from here.
+pub fn connections(subject: &Subject) -> Vec<Finding> {
+    subject.material.connect_findings.clone()
+}
+
+/// MIN_ROOT_AVAIL.
+pub fn root_room(subject: &Subject) -> Vec<Finding> {
+    let Some(root) = subject.host.mount_of("/") else {
+        return Vec::new();
+    };
+    let least = subject.config.min_root_avail.bytes();
+    // Nothing could be measured when the size is 0.
+    if root.bytes == 0 || root.free >= least {
+        return Vec::new();
+    }
+    vec![Finding::error(
+        "root-room",
+        format!(
+            "/ has {} kB free, less than MIN_ROOT_AVAIL={}",
+            root.free >> 10,
+            least >> 10
+        ),
+        "remove what is not needed, or lower MIN_ROOT_AVAIL",
+    )]
 }
 
 /// The log drive survives only if it is not the disk that is overwritten.

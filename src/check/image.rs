@@ -123,8 +123,10 @@ pub fn boot_room(subject: &Subject) -> Vec<Finding> {
     let material = subject.material;
     let config_json = material.config_json.iter().map(|json| &json.bytes);
     let keyfiles = material.keyfiles.iter().map(|keyfile| &keyfile.bytes);
+    let copied = material.copied.iter().map(|copied| &copied.bytes);
     let need: u64 = config_json
         .chain(keyfiles)
+        .chain(copied)
         .map(|content| content.expose().len() as u64 + CLUSTER)
         .sum();
     if scan.partition("resin-boot").is_none() || need + CLUSTER <= scan.boot.free {

@@ -2,6 +2,7 @@
 
 mod facts;
 mod lock;
+pub mod options;
 mod plan;
 mod run;
 mod screen;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Overrides;
+use self::options::Options;
 use crate::sys::Sys;
 
 /// Moves this machine to balenaOS, over the disk that it boots from.
@@ -28,40 +29,6 @@ struct Arguments {
 
     #[command(flatten)]
     options: Options,
-}
-
-/// Options of every verb that reads the configuration.
-#[derive(Debug, clap::Args)]
-struct Options {
-    /// The configuration file [default: balena-migrate.conf]
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<String>,
-
-    /// The folder with the image and the other files (HOME_DIR)
-    #[arg(long, value_name = "FOLDER", global = true)]
-    home: Option<String>,
-
-    /// The config.json of the fleet or the device (BALENA_CONFIG)
-    #[arg(long, value_name = "FILE", global = true)]
-    balena_cfg: Option<String>,
-
-    /// Reboot this many seconds after stage 1 (DO_REBOOT)
-    #[arg(short, long, value_name = "SECONDS", global = true)]
-    reboot: Option<u64>,
-
-    /// Go on without asking
-    #[arg(short, long, global = true)]
-    yes: bool,
-
-    /// Rehearse: stage 2 stops just before the first write and boots the
-    /// old system (NO_FLASH)
-    #[arg(long, global = true)]
-    pretend: bool,
-
-    /// How much to tell on standard error
-    #[arg(long, value_name = "LEVEL", global = true, default_value = "info",
-          value_parser = ["error", "warn", "info", "debug", "trace"])]
-    log_level: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,26 +83,14 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-impl Options {
-    fn overrides(&self) -> Overrides {
-        Overrides {
-            config: self.config.clone(),
-            home: self.home.clone(),
-            balena_config: self.balena_cfg.clone(),
-            reboot: self.reboot,
-            pretend: self.pretend,
-        }
-    }
-}
-
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    if let Some(said) = options::retired(std::env::args().skip(1)) {
+        eprintln!("balena-migrate: {said}");
+        return ExitCode::from(Exit::Usage as u8);
+    }
     let arguments = Arguments::parse();
-    env_logger::Builder::new()
-        .parse_filters(&arguments.options.log_level)
-        .format_timestamp_secs()
-        .format_target(false)
-        .init();
+    start_log(arguments.options.log_level.as_deref());
     let sys = Sys::new("/");
     let options = &arguments.options;
     let ended = match arguments.verb.unwrap_or(Verb::Run) {
@@ -151,6 +106,18 @@ pub fn main() -> ExitCode {
         exit
     });
     ExitCode::from(exit as u8)
+}
+
+/// Starts the log on standard error. LOG_DEBUG raises the level later, hence the two limits.
+fn start_log(level: Option<&str>) {
+    env_logger::Builder::new()
+        .parse_filters(level.unwrap_or("debug"))
+        .format_timestamp_secs()
+        .format_target(false)
+        .init();
+    if level.is_none() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::check::{self, Subject};
 use crate::config::{self, Config};
 use crate::finding::{self, Finding};
 use crate::host::{self, Host};
-use crate::material::{self, Material};
+use crate::material::{self, Material, WriteTest};
 use crate::plan::{self, Plan, text};
 use crate::sys::Sys;
 
@@ -23,7 +23,7 @@ pub struct Looked {
 
 /// `balena-migrate plan`.
 pub fn plan(sys: &Sys, options: &Options, as_json: bool) -> Result<Exit, Failure> {
-    let looked = look(sys, options)?;
+    let looked = look(sys, options, WriteTest::Never)?;
     if as_json {
         let value = match &looked.plan {
             Some(plan) => text::json(plan, &looked.findings),
@@ -40,10 +40,10 @@ pub fn plan(sys: &Sys, options: &Options, as_json: bool) -> Result<Exit, Failure
 }
 
 /// Reads configuration, machine and files, checks, and plans.
-pub fn look(sys: &Sys, options: &Options) -> Result<Looked, Failure> {
+pub fn look(sys: &Sys, options: &Options, write_test: WriteTest) -> Result<Looked, Failure> {
     let config = load(sys, options)?;
     let host = host::collect::collect(sys).context("looking at this machine")?;
-    let material = gather(sys, &config, &host)?;
+    let material = gather(sys, &config, &host, write_test)?;
     let subject = Subject {
         config: &config,
         host: &host,
@@ -64,15 +64,26 @@ fn load(sys: &Sys, options: &Options) -> Result<Config, Failure> {
     let cwd = sys.current_dir().context("finding the current folder")?;
     let config = config::load(sys, &cwd, &options.overrides())
         .map_err(|error| Failure(Exit::Usage, anyhow!("{error}")))?;
+    if *config.log_debug && options.log_level.is_none() {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
     for warning in &config.warnings {
         log::warn!("{warning}");
+    }
+    for setting in config.describe() {
+        log::debug!("{setting}");
     }
     Ok(config)
 }
 
-fn gather(sys: &Sys, config: &Config, host: &Host) -> Result<Material, Failure> {
+fn gather(
+    sys: &Sys,
+    config: &Config,
+    host: &Host,
+    write_test: WriteTest,
+) -> Result<Material, Failure> {
     let mut progress = screen::Progress::new("reading the image");
-    Ok(material::gather(sys, config, host, &mut |bytes| {
+    Ok(material::gather(sys, config, host, write_test, &mut |bytes| {
         progress.at(bytes);
     })?)
 }

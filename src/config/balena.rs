@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::endpoint::{Endpoint, host_and_port};
 use crate::finding::{Finding, Severity};
 use crate::secret::Secret;
 
@@ -14,10 +15,32 @@ pub struct BalenaConfig {
     /// The file, for messages.
     pub file: String,
     device_type: Option<String>,
+    api: Option<Endpoint>,
+    vpn: Option<Endpoint>,
+    hostname: Hostname,
+    wifi: Option<Wifi>,
     /// The whole file. It has keys in it.
     pub bytes: Secret,
     /// All that is wrong with it.
     pub findings: Vec<Finding>,
+}
+
+/// What config.json says about the host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hostname {
+    /// There is no such key, and one can be put after the first brace.
+    None,
+    /// There is one, or there is no object.
+    Settled,
+}
+
+/// The wifi network that config.json names in `wifiSsid` and `wifiKey`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wifi {
+    /// The network's name.
+    pub ssid: String,
+    /// Its phrase; blank for an open network.
+    pub key: Secret,
 }
 
 /// Where a config.json comes from.
@@ -28,6 +51,46 @@ impl BalenaConfig {
     pub fn device_type(&self) -> Option<&str> {
         self.device_type.as_deref()
     }
+
+    /// Host and port of `apiEndpoint`.
+    pub fn api(&self) -> Option<Endpoint> {
+        self.api.clone()
+    }
+
+    /// `vpnEndpoint` and `vpnPort`.
+    pub fn vpn(&self) -> Option<Endpoint> {
+        self.vpn.clone()
+    }
+
+    /// The wifi network in it.
+    pub fn wifi(&self) -> Option<&Wifi> {
+        self.wifi.as_ref()
+    }
+
+    /// Puts `hostname` in, unless the file has one; whether it did. All other bytes stay as they
+    /// are: numbers and the order of keys are the user's.
+    pub fn keep_name(&mut self, name: &str) -> bool {
+        let brace = self.bytes.expose().iter().position(|&b| b == b'{');
+        let (Hostname::None, Some(brace)) = (self.hostname, brace) else {
+            return false;
+        };
+        let (before, after) = self.bytes.expose().split_at(brace + 1);
+        let line = format!("\n  \"hostname\": \"{name}\",");
+        self.bytes = Secret::new([before, line.as_bytes(), after].concat());
+        self.hostname = Hostname::Settled;
+        true
+    }
+}
+
+/// Whether the new system can have this host name (RFC 1123, and the 64 bytes of Linux).
+pub fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 64 && name.split('.').all(is_label)
 }
 
 /// Looks at a config.json. `file` names it in messages.
@@ -51,13 +114,38 @@ pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
     };
     BalenaConfig {
         file: file.to_string(),
-        device_type: object
-            .get("deviceType")
-            .and_then(Value::as_str)
-            .map(str::to_string),
+        device_type: text(object, "deviceType").map(str::to_string),
+        api: text(object, "apiEndpoint").and_then(api),
+        vpn: text(object, "vpnEndpoint").and_then(|host| {
+            let port = match object.get("vpnPort") {
+                Some(port) => number(port).and_then(|port| u16::try_from(port).ok())?,
+                None => HTTPS,
+            };
+            host_and_port(host, port)
+        }),
+        hostname: match object.is_empty() || object.contains_key("hostname") {
+            true => Hostname::Settled,
+            false => Hostname::None,
+        },
+        wifi: text(object, "wifiSsid").map(|ssid| Wifi {
+            ssid: ssid.to_string(),
+            key: Secret::new(text(object, "wifiKey").unwrap_or_default()),
+        }),
         findings: findings.found,
         bytes: Secret::new(bytes),
     }
+}
+
+/// The port of https, and of the VPN.
+const HTTPS: u16 = 443;
+
+/// Host and port of a web address.
+fn api(address: &str) -> Option<Endpoint> {
+    let (rest, port) = match address.strip_prefix("https://") {
+        Some(rest) => (rest, HTTPS),
+        None => (address.strip_prefix("http://")?, 80),
+    };
+    host_and_port(rest.split('/').next()?, port)
 }
 
 /// What has to be in the file for the new system to come online.
@@ -172,10 +260,13 @@ fn check_text<'a>(
 }
 
 fn is_text(object: &Map<String, Value>, key: &str) -> bool {
-    object
-        .get(key)
-        .and_then(Value::as_str)
-        .is_some_and(|text| !text.is_empty())
+    text(object, key).is_some()
+}
+
+/// A text that is not blank.
+fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    let text = object.get(key)?.as_str()?;
+    (!text.is_empty()).then_some(text)
 }
 
 fn number(value: &Value) -> Option<u64> {
@@ -287,6 +378,61 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn hosts_and_the_wifi_are_read() {
+        let at = |host: &str, port| {
+            Some(Endpoint {
+                host: host.into(),
+                port,
+            })
+        };
+        let read = inspect("c", config(|_| {}));
+        assert_eq!(read.api(), at("api.balena-cloud.com", 443));
+        assert_eq!(read.vpn(), at("cloudlink.balena-cloud.com", 443));
+        assert_eq!(read.wifi(), None);
+        let read = inspect(
+            "c",
+            config(|c| {
+                c.insert("apiEndpoint".into(), "http://api.test:8080/".into());
+                c.insert("vpnPort".into(), "1194".into());
+                c.insert("wifiSsid".into(), "Home".into());
+                c.insert("wifiKey".into(), "hidden123".into());
+            }),
+        );
+        assert_eq!(read.api(), at("api.test", 8080));
+        assert_eq!(read.vpn(), at("cloudlink.balena-cloud.com", 1194));
+        assert_eq!(read.wifi().map(|wifi| wifi.ssid.as_str()), Some("Home"));
+        assert!(!format!("{read:?}").contains("hidden123"));
+    }
+
+    #[test]
+    fn the_host_name_goes_in_and_nothing_else_changes() {
+        let old = b" {\"apiKey\": \"x\", \"big\": 12345678901234567890123}\n";
+        let mut read = inspect("c", old.to_vec());
+        assert!(read.keep_name("old-pi"));
+        assert_eq!(
+            String::from_utf8_lossy(read.bytes.expose()),
+            " {\n  \"hostname\": \"old-pi\",\"apiKey\": \"x\", \"big\": 12345678901234567890123}\n"
+        );
+        assert!(!read.keep_name("again"));
+        for settled in ["{\"hostname\": \"mine\"}", "{}", "[]", "{"] {
+            let mut read = inspect("c", settled.into());
+            assert!(!read.keep_name("old-pi"), "{settled}");
+            assert_eq!(read.bytes.expose(), settled.as_bytes());
+        }
+    }
+
+    #[test]
+    fn host_names_are_those_of_the_internet() {
+        for good in ["a", "old-pi", "pi.local", "3com"] {
+            assert!(is_host_name(good), "{good}");
+        }
+        let long = "a".repeat(65);
+        for bad in ["", "-a", "a-", "a_b", "a b", "a..b", "ä", "(none)", &long] {
+            assert!(!is_host_name(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! Used by the table in [`crate::config::settings`]. A reader gets the text with quotes resolved;
 //! what it refuses it says as `what; what to do`.
 
+pub mod limit;
+pub mod network;
+pub mod word;
+
 use super::path;
 
 /// A type that a setting can have.
@@ -26,7 +30,7 @@ pub struct Refusal {
     pub remedy: String,
 }
 
-fn refuse<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, Refusal> {
+pub(crate) fn refuse<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal {
         what: what.into(),
         remedy: remedy.into(),
@@ -202,7 +206,7 @@ impl Kind for Kilobytes {
 }
 
 /// A number of plain digits: no sign, no unit.
-fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     match text.bytes().all(|b| b.is_ascii_digit()) {
         true => text.parse().ok(),
         false => None,

@@ -7,18 +7,19 @@
 pub mod balena;
 pub mod kind;
 mod path;
+pub mod reference;
 pub mod sample;
 pub mod settings;
 pub mod shell;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::ops::Deref;
 
 use crate::sys::files::Sys;
 
-use self::settings::{NOT_YET, SETTINGS, Setting, Settings};
+use self::settings::{NOT_YET, RETIRED, SETTINGS, Setting, Settings};
 use self::shell::{Assignment, Position};
 
 /// The file that is read when the command line names none.
@@ -93,12 +94,8 @@ pub struct Overrides {
     pub config: Option<String>,
     /// `--home`: HOME_DIR.
     pub home: Option<String>,
-    /// `--balena-cfg`: BALENA_CONFIG.
-    pub balena_config: Option<String>,
-    /// `--reboot`: DO_REBOOT, in seconds.
-    pub reboot: Option<u64>,
-    /// `--pretend`: NO_FLASH.
-    pub pretend: bool,
+    /// The text that other options have for the settings of these names.
+    pub values: BTreeMap<&'static str, String>,
 }
 
 impl Overrides {
@@ -106,10 +103,7 @@ impl Overrides {
     fn text_of(&self, setting: &Setting) -> Option<String> {
         match setting.name {
             "HOME_DIR" => self.home.clone(),
-            "BALENA_CONFIG" => self.balena_config.clone(),
-            "DO_REBOOT" => self.reboot.map(|seconds| seconds.to_string()),
-            "NO_FLASH" => self.pretend.then(|| "TRUE".to_string()),
-            _ => None,
+            name => self.values.get(name).cloned(),
         }
     }
 }
@@ -187,6 +181,14 @@ pub enum Problem {
     NotYet {
         /// The name.
         name: String,
+    },
+    /// A setting of the older tools that makes no sense any more.
+    #[error("{name} means nothing to this version; {instead}")]
+    Retired {
+        /// The name.
+        name: String,
+        /// What to do.
+        instead: &'static str,
     },
     /// A value that the setting can't have.
     #[error("{name} {what}; {remedy}")]
@@ -350,6 +352,9 @@ fn last_of_each(
 fn unknown(Assignment { name, value, .. }: Assignment) -> Option<Problem> {
     if NOT_YET.contains(&name.as_str()) {
         return (!value.is_empty()).then_some(Problem::NotYet { name });
+    }
+    if let Some((_, instead)) = RETIRED.iter().find(|(retired, _)| *retired == name) {
+        return (!value.is_empty()).then_some(Problem::Retired { name, instead });
     }
     let nearest = nearest(&name);
     Some(Problem::Unknown { name, nearest })

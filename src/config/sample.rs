@@ -34,11 +34,15 @@ fn describe(setting: &Setting, text: &mut String) {
     }
     // What is required has to be filled in; everything else may stay as it is.
     let comment = if setting.required { "" } else { "#" };
-    text.push_str(&format!("{comment}{}={}\n", setting.name, setting.default));
+    let default = match setting.default.contains(' ') {
+        true => format!("\"{}\"", setting.default),
+        false => setting.default.to_owned(),
+    };
+    text.push_str(&format!("{comment}{}={default}\n", setting.name));
 }
 
 /// Breaks a paragraph at blanks into lines of at most `width` characters, as far as words allow.
-fn wrap(paragraph: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(paragraph: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in paragraph.split_whitespace() {
         match lines.last_mut() {

@@ -3,6 +3,9 @@
 //! A further setting is one more row. The order is that of the sample file. Where the README of the
 //! shell tool and its code differed, the README's intent and the safe side were taken.
 
+use super::kind::limit::{BadBlocks, Seconds, Speed};
+use super::kind::network::{HomeFiles, HostName, Port, Ssids, TakenNames};
+use super::kind::word::{GrubDevice, LogLevel, TermExit};
 use super::kind::{DeviceFile, Folder, FsType, HomeFile, Kilobytes, Kind, Reboot, Refusal};
 use super::{Origin, Sourced};
 
@@ -61,12 +64,19 @@ macro_rules! settings {
                 $(let $field = read_one::<$kind>(rows.next()?, home, &text_of, &mut refused);)*
                 Some(Settings { $($field: $field?,)* })
             }
+
+            /// Every setting with its value and where that came from, for the log.
+            pub fn describe(&self) -> Vec<String> {
+                vec![$(format!(
+                    "{} is {:?} ({})", stringify!($name), self.$field.value, self.$field.from
+                )),*]
+            }
         }
     };
 }
 
 settings! {
-    IMAGE_NAME image_name: HomeFile = "", None,
+    IMAGE_NAME image_name: HomeFile = "", Some("--image"),
         "The balenaOS image to install. Required.";
     BALENA_CONFIG balena_config: Option<HomeFile> = "", Some("--balena-cfg"),
         "The config.json of the fleet or the device. It goes to resin-boot.";
@@ -79,57 +89,112 @@ settings! {
     NO_FLASH no_flash: bool = "FALSE", Some("--pretend"),
         "TRUE: rehearse. Stage 2 stops just before the first write and boots the old system. Not set \
          means that the disk is overwritten.";
+    TERM_EXIT term_exit: TermExit = "exit 0", None,
+        "How a rehearsal ends. Stage 2 always puts the boot configuration back and restarts the old \
+         system, so both values mean that.";
     NO_SETUP no_setup: bool = "FALSE", None,
         "TRUE: build everything but leave the boot configuration alone.";
+    FLASH_TO flash_to: Option<DeviceFile> = "", Some("--flash-to"),
+        "The disk to overwrite. This version only overwrites the one that holds /, so this can only \
+         confirm it: any other disk is refused.";
+    NO_OS_CHECK no_os_check: bool = "FALSE", Some("--no-os-check"),
+        "TRUE: no warning about a distribution that this version was not tested on.";
+    KEEP_NAME keep_name: bool = "TRUE", Some("--no-keep-name"),
+        "The new system gets the host name of this one, as `hostname` in its config.json. Your file \
+         stays as it is, and a `hostname` in it wins. FALSE: the new system names itself.";
     MIGRATE_ALL_WIFIS migrate_all_wifis: bool = "FALSE", None,
         "TRUE: carry every wifi network that is configured on the device.";
     MIGRATE_WIFI_CFG migrate_wifi_cfg: Option<HomeFile> = "migrate-wifis", None,
         "A file with the names (SSIDs) of the wifi networks to carry, one on a line, exactly as \
          they are. The default is only used when there is such a file.";
-    REQUIRE_NMGR_FILE require_nmgr_file: bool = "TRUE", None,
+    MIGRATE_WIFIS migrate_wifis: Ssids = "", Some("--wifi"),
+        "Names (SSIDs) of wifi networks to carry, beside those of MIGRATE_WIFI_CFG.";
+    NO_WIFIS no_wifis: bool = "FALSE", Some("--no-wifis"),
+        "TRUE: carry no wifi network of the device, whatever else is set. COPY_NMGR_FILES and \
+         BALENA_WIFI are not concerned.";
+    BALENA_WIFI balena_wifi: bool = "FALSE", None,
+        "TRUE: make a network file of `wifiSsid` and `wifiKey` in config.json.";
+    HAS_WIFI_CFG has_wifi_cfg: TakenNames = "FALSE", None,
+        "How many network files resin-wifi-01, -02 … the image has inside. The names of those that \
+         are made start behind them: TRUE or 1 start at resin-wifi-02.";
+    COPY_NMGR_FILES copy_nmgr_files: HomeFiles = "", Some("--nwmgr-cfg"),
+        "Keyfiles of NetworkManager for the new system, as for a static address or a modem. They go \
+         to system-connections on resin-boot as they are.";
+    REQUIRE_NMGR_FILE require_nmgr_file: bool = "TRUE", Some("--no-nwmgr-check"),
         "FALSE: migrate also without any network file, as for a device on wired DHCP.";
+    BALENA_API_HOST balena_api_host: Option<HostName> = "api.balena-cloud.com", Some("--no-api-check"),
+        "A host that must answer before anything is done. Not set: that of apiEndpoint in \
+         config.json, or else the default. Blank: no check. The proxy of https_proxy and no_proxy \
+         in the environment is used.";
+    BALENA_API_PORT balena_api_port: Port = "443", None,
+        "Its port. Not set: that of apiEndpoint in config.json, if the host comes from there.";
+    BALENA_VPN_HOST balena_vpn_host: Option<HostName> = "vpn.balena-cloud.com", Some("--no-vpn-check"),
+        "Another host that must answer. Not set: vpnEndpoint in config.json, or else the default. \
+         Blank: no check.";
+    BALENA_VPN_PORT balena_vpn_port: Port = "443", None,
+        "Its port. Not set: vpnPort in config.json, if the host comes from there.";
+    BALENA_CONNECT_TIMEOUT balena_connect_timeout: Seconds = "20", Some("--check-timeout"),
+        "How long these hosts may take to answer. Both are asked at once, and once.";
     BACKUP_SCRIPT backup_script: Option<HomeFile> = "", None,
-        "A program that makes the backup. It is called with the path of the backup.tgz to write, and \
-         must end with exit code 0.";
-    LOG_DRIVE log_drive: Option<DeviceFile> = "", None,
+        "A program that makes the backup. It is called with the path of the backup file to write, \
+         and must end with exit code 0.";
+    BACKUP_FILE backup_file: HomeFile = "backup.tgz", None,
+        "The backup: what BACKUP_SCRIPT makes, or a file that is there already. It becomes \
+         backup.tgz on resin-data.";
+    MIN_ROOT_AVAIL min_root_avail: Kilobytes = "10240", None,
+        "Space that must be free in the file system of /.";
+    MIN_WRITE_SPEED min_write_speed: Option<Speed> = "", Some("--write-speed"),
+        "Refuse a disk that writes slower. It is measured by a file of at most 64 MiB, for at most 5 \
+         seconds, that is gone afterwards; `plan` does not measure, as it changes nothing.";
+    WARN_WRITE_SPEED warn_write_speed: Option<Speed> = "", None,
+        "Warn of a disk that writes slower.";
+    MAX_BADBLOCKS max_badblocks: Option<BadBlocks> = "", Some("--bad-blocks"),
+        "Refuse a disk with more bad blocks. This version has no scan for them: a value is refused.";
+    LOG_DRIVE log_drive: Option<DeviceFile> = "", Some("--log-to"),
         "A partition on another disk, such as a USB stick, that gets the log of stage 2.";
     LOG_FS_TYPE log_fs_type: FsType = "ext4", None,
         "The file system of LOG_DRIVE.";
+    LOG_DEBUG log_debug: bool = "FALSE", None,
+        "TRUE: stage 1 tells more, as with --log-level debug.";
+    S2_LOG_LEVEL s2_log_level: LogLevel = "info", Some("--s2-log-level"),
+        "How much stage 2 tells. It has one level, which has every step, so this changes nothing.";
+    DEBUG debug: bool = "FALSE", None,
+        "TRUE: the kernel of stage 2 gets the argument `debug` and tells all on the console.";
     MEM_MIN_FREE_S1 mem_min_free_s1: Kilobytes = "65536", None,
         "Memory that must stay free in stage 2 by the reckoning of stage 1.";
     MEM_MIN_FREE_S2 mem_min_free_s2: Kilobytes = "65536", None,
         "Memory that must stay free in stage 2 once the image and the backup are loaded.";
+    GRUB_INSTALL grub_install: bool = "FALSE", None,
+        "TRUE: install GRUB in the new system, for balenaOS before 2.26. This version can't, and \
+         refuses it.";
+    GRUB_BOOT_DEV grub_boot_dev: GrubDevice = "hd0", None,
+        "The disk as GRUB names it. Only a hint: GRUB finds file systems by their UUIDs.";
+    GRUB_CFG grub_cfg: Option<HomeFile> = "", None,
+        "The grub.cfg for GRUB_INSTALL.";
+    GRUB_BOOT_IMG grub_boot_img: Option<HomeFile> = "", None,
+        "The boot.img for GRUB_INSTALL.";
+    GRUB_CORE_IMG grub_core_img: Option<HomeFile> = "", None,
+        "The core.img for GRUB_INSTALL.";
 }
 
 /// Settings of the older tools that this version does not know yet. A value for one of them is an
 /// error: ignoring it would do something else than was asked for.
-pub const NOT_YET: &[&str] = &[
-    "BACKUP_DEFINITION",
-    "BACKUP_DIRECTORIES",
-    "BACKUP_FILE",
-    "BALENA_API_HOST",
-    "BALENA_API_PORT",
-    "BALENA_CONNECT_TIMEOUT",
-    "BALENA_VPN_HOST",
-    "BALENA_VPN_PORT",
-    "BALENA_WIFI",
-    "COPY_NMGR_FILES",
-    "DEBUG",
-    "DEBUG_FUNCTS",
-    "GRUB_BOOT_DEV",
-    "GRUB_BOOT_IMG",
-    "GRUB_CFG",
-    "GRUB_CORE_IMG",
-    "GRUB_INSTALL",
-    "HAS_WIFI_CFG",
-    "LOG_DEBUG",
-    "MAX_BADBLOCKS",
-    "MIN_ROOT_AVAIL",
-    "MIN_WRITE_SPEED",
-    "MK_INITRAM_RETAIN",
-    "MK_INITRAM_VERBOSE",
-    "TERM_EXIT",
-    "WARN_WRITE_SPEED",
+pub const NOT_YET: &[&str] = &["BACKUP_DEFINITION", "BACKUP_DIRECTORIES"];
+
+/// Settings of the older tools that make no sense any more, and what to do instead.
+pub const RETIRED: &[(&str, &str)] = &[
+    (
+        "DEBUG_FUNCTS",
+        "remove it, and set LOG_DEBUG=TRUE to be told more",
+    ),
+    (
+        "MK_INITRAM_RETAIN",
+        "remove it: mkinitramfs is not used, and the initramfs stays in /boot until `undo`",
+    ),
+    (
+        "MK_INITRAM_VERBOSE",
+        "remove it: mkinitramfs is not used; set LOG_DEBUG=TRUE to be told more",
+    ),
 ];
 
 /// Reads one setting; a blank value stands for the default unless it means "none".

@@ -7,6 +7,7 @@
 
 pub mod bind;
 pub mod eap;
+pub mod given;
 pub mod ip;
 pub mod keyfile;
 pub mod model;
@@ -25,6 +26,7 @@ use crate::secret::Secret;
 use crate::sys::files::Sys;
 
 use self::bind::{Links, bind};
+use self::given::Given;
 use self::model::{Found, Link};
 use self::select::{Selection, read_list, select};
 
@@ -64,10 +66,22 @@ pub struct Keyfile {
 /// Makes keyfiles of the networks in `sources` that `selection` wants. `sys` is only asked for
 /// certificates.
 pub fn carry(sys: &Sys, sources: &[Source], links: &Links, selection: &Selection) -> Network {
+    carry_beside(sys, sources, links, selection, &Given::default())
+}
+
+/// As [`carry`], beside what the user gives.
+fn carry_beside(
+    sys: &Sys,
+    sources: &[Source],
+    links: &Links,
+    selection: &Selection,
+    given: &Given,
+) -> Network {
     let mut found = read(sources);
     eap::embed(sys, &mut found);
     let (connections, findings) = select(bind(found, links), selection);
-    let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
+    let connections = given.beside(connections);
+    let mut numbers = BTreeMap::from([("wifi", given.names_taken)]);
     let mut keyfiles = Vec::new();
     for connection in &connections {
         let kind = match connection.link {
@@ -110,10 +124,14 @@ fn read(sources: &[Source]) -> Found {
 /// Files that can't be read are findings, not failures.
 pub fn collect(sys: &Sys, config: &Config, host: &Host) -> Network {
     let mut unread = Vec::new();
-    let selection = Selection {
-        all: *config.migrate_all_wifis,
-        listed: listed(sys, config, &mut unread),
+    let selection = match *config.no_wifis {
+        true => Selection::default(),
+        false => Selection {
+            all: *config.migrate_all_wifis,
+            listed: listed(sys, config, &mut unread),
+        },
     };
+    let given = given::read(sys, config, &mut unread);
     let mut contents = Vec::new();
     for file in &host.network {
         match sys.read(&file.path) {
@@ -136,29 +154,31 @@ pub fn collect(sys: &Sys, config: &Config, host: &Host) -> Network {
         interfaces: &host.interfaces,
         live: &host.addresses,
     };
-    let mut network = carry(sys, &sources, &links, &selection);
+    let mut network = carry_beside(sys, &sources, &links, &selection, &given);
     network.findings.splice(0..0, unread);
     network
 }
 
-/// The names in the list that MIGRATE_WIFI_CFG names. All of them are wanted anyway with
-/// MIGRATE_ALL_WIFIS, so then only a list that was asked for is read, to say what is missing.
+/// The names in MIGRATE_WIFIS and in the list that MIGRATE_WIFI_CFG names. All of them are wanted
+/// anyway with MIGRATE_ALL_WIFIS, so then only a list that was asked for is read, to say what is
+/// missing.
 fn listed(sys: &Sys, config: &Config, unread: &mut Vec<Finding>) -> Vec<select::Listed> {
     let setting = &config.migrate_wifi_cfg;
+    let mut wanted = given::listed(config);
     let Some(list) = setting.as_ref() else {
-        return Vec::new();
+        return wanted;
     };
     if *config.migrate_all_wifis && setting.from == Origin::Default {
-        return Vec::new();
+        return wanted;
     }
     match sys.read(&list.0) {
-        Ok(bytes) => read_list(&list.0, &bytes),
+        Ok(bytes) => wanted.extend(read_list(&list.0, &bytes)),
         Err(error) => {
             let remedy = format!("correct MIGRATE_WIFI_CFG ({})", setting.from);
             unread.push(unreadable(&list.0, Severity::Error, &error, remedy));
-            Vec::new()
         }
     }
+    wanted
 }
 
 fn unreadable(path: &str, severity: Severity, error: &io::Error, remedy: String) -> Finding {

@@ -7,6 +7,8 @@ pub mod text;
 use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::Subject;
 use crate::check::memory::Need;
+use crate::config::Config;
+use crate::config::kind::HomeFile;
 use crate::handover::{
     self, DiskIdentity, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive, OldFile,
     Payload, Place, ReportPlace, Restore, StoredFile, Target,
@@ -65,8 +67,23 @@ pub struct Summary {
     pub boot: String,
     /// The partition that gets the log of stage 2, if any.
     pub log_drive: Option<String>,
+    /// What a boot loader for the new system would be made of.
+    pub grub: GrubFiles,
     /// Stage 2 stops before the first write.
     pub pretend: bool,
+}
+
+/// The settings GRUB_*: carried, and used by nothing yet.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct GrubFiles {
+    /// GRUB_BOOT_DEV.
+    pub boot_dev: String,
+    /// GRUB_CFG.
+    pub cfg: Option<String>,
+    /// GRUB_BOOT_IMG.
+    pub boot_img: Option<String>,
+    /// GRUB_CORE_IMG.
+    pub core_img: Option<String>,
 }
 
 /// The disk that is overwritten.
@@ -129,7 +146,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let root = host.mount_of("/").expect("checked: the root");
     let disk = host.root_disk().expect("checked: the disk");
     let loader = boot::of(host).expect("checked: the boot loader");
-    let armament = (!*config.no_setup).then(|| arm(host, loader.as_ref()));
+    let armament = (!*config.no_setup).then(|| arm(config, host, loader.as_ref()));
     let new = new_files(subject);
     let backup = backup_place(subject);
 
@@ -187,6 +204,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             None => "left as it is (NO_SETUP)".to_owned(),
         },
         log_drive: config.log_drive.value.as_ref().map(|drive| drive.0.clone()),
+        grub: grub_files(config),
         pretend: *config.no_flash,
     };
 
@@ -218,13 +236,27 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     }
 }
 
-fn arm(host: &Host, loader: &dyn BootLoader) -> Armament {
+fn arm(config: &Config, host: &Host, loader: &dyn BootLoader) -> Armament {
+    let debug = (*config.debug).then(|| "debug".to_owned());
     let entry = Entry {
         kernel: host.kernel.image.clone().expect("checked: the kernel"),
         initramfs: INITRAMFS.to_owned(),
-        arguments: boot::cmdline::for_stage2(&host.kernel.cmdline),
+        arguments: boot::cmdline::for_stage2(&host.kernel.cmdline)
+            .into_iter()
+            .chain(debug)
+            .collect(),
     };
     loader.arm(host, &entry)
+}
+
+fn grub_files(config: &Config) -> GrubFiles {
+    let path = |file: &Option<HomeFile>| file.as_ref().map(|file| file.0.clone());
+    GrubFiles {
+        boot_dev: config.grub_boot_dev.0.clone(),
+        cfg: path(&config.grub_cfg),
+        boot_img: path(&config.grub_boot_img),
+        core_img: path(&config.grub_core_img),
+    }
 }
 
 /// What stage 2 will know the disk by.
@@ -281,7 +313,10 @@ fn new_files(subject: &Subject) -> Vec<NewContent> {
     let config_json = subject.material.config_json.iter().map(|json| NewContent {
         partition: Target::Boot,
         path: "/config.json".to_owned(),
-        from: json.file.clone(),
+        from: match &subject.material.kept_name {
+            Some(name) => format!("{}, with the host name {name}", json.file),
+            None => json.file.clone(),
+        },
         content: json.bytes.clone(),
     });
     let keyfiles = subject.material.keyfiles.iter().map(|keyfile| NewContent {
@@ -290,7 +325,13 @@ fn new_files(subject: &Subject) -> Vec<NewContent> {
         from: format!("{}, {}", keyfile.what, keyfile.place),
         content: keyfile.bytes.clone(),
     });
-    config_json.chain(keyfiles).collect()
+    let copied = subject.material.copied.iter().map(|copied| NewContent {
+        partition: Target::Boot,
+        path: format!("/system-connections/{}", copied.name),
+        from: copied.path.clone(),
+        content: copied.bytes.clone(),
+    });
+    config_json.chain(keyfiles).chain(copied).collect()
 }
 
 fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Install {
@@ -332,10 +373,7 @@ fn restore(
 }
 
 fn backup_file(subject: &Subject) -> String {
-    format!(
-        "{}/backup.tgz",
-        subject.config.home_dir.0.trim_end_matches('/')
-    )
+    subject.config.backup_file.0.clone()
 }
 
 /// The backup that the script will make, or the one that lies there.

@@ -45,6 +45,11 @@ impl Sys {
             .map_err(|_| io::Error::other("its name is not UTF-8"))
     }
 
+    /// A variable of the environment; blank ones and those that are not UTF-8 count as not set.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
     /// Waits.
     pub fn sleep(&self, time: std::time::Duration) {
         std::thread::sleep(time);

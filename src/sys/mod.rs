@@ -9,6 +9,8 @@ pub mod identity;
 pub mod interrupt;
 pub mod module;
 pub mod mount;
+pub mod net;
 pub mod power;
+pub mod speed;
 
 pub use files::Sys;

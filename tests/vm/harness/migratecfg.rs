@@ -44,6 +44,10 @@ impl Migratecfg {
             .setting("IMAGE_NAME", "balena.img.gz")
             .setting("BALENA_CONFIG", "config.json")
             .setting("MIGRATE_ALL_WIFIS", "TRUE")
+            // The machines have no network, and config.json is compared byte by byte.
+            .setting("BALENA_API_HOST", "")
+            .setting("BALENA_VPN_HOST", "")
+            .setting("KEEP_NAME", "FALSE")
     }
 
     /// Sets a variable of balena-migrate.conf.

@@ -1,0 +1,60 @@
+//! Kinds of value that are one of a few words.
+
+use super::{Kind, Refusal, refuse};
+
+/// What the older tool did at the end of a rehearsal. Both words mean one thing here: the boot
+/// configuration is put back, and the machine restarts into the old system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TermExit;
+
+impl Kind for TermExit {
+    const SYNTAX: &'static str = "`exit 0` or `reboot -f`";
+
+    fn read(text: &str, _: &str) -> Result<Self, Refusal> {
+        match text.trim() {
+            "exit 0" | "reboot -f" => Ok(TermExit),
+            _ => refuse(
+                format!("is `{text}`, and stage 2 runs no commands"),
+                "remove the line: stage 2 always puts the boot configuration back and restarts \
+                 the old system",
+            ),
+        }
+    }
+}
+
+/// How much stage 2 is to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLevel(pub String);
+
+impl Kind for LogLevel {
+    const SYNTAX: &'static str = "error, warn, info, debug or trace";
+
+    fn read(text: &str, _: &str) -> Result<Self, Refusal> {
+        match text {
+            "error" | "warn" | "info" | "debug" | "trace" => Ok(LogLevel(text.into())),
+            _ => refuse(
+                format!("is `{text}`, which is no level"),
+                format!("write {}", Self::SYNTAX),
+            ),
+        }
+    }
+}
+
+/// A disk as GRUB names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrubDevice(pub String);
+
+impl Kind for GrubDevice {
+    const SYNTAX: &'static str = "a disk as GRUB names it, such as hd0";
+
+    fn read(text: &str, _: &str) -> Result<Self, Refusal> {
+        let number = text.strip_prefix("hd").unwrap_or_default();
+        match !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+            true => Ok(GrubDevice(text.into())),
+            false => refuse(
+                format!("is `{text}`, which is no name of GRUB's for a disk"),
+                "write a name such as hd0",
+            ),
+        }
+    }
+}
