@@ -80,7 +80,11 @@ pub fn gather(
     let image = read_image(sys, &config.image_name.0, progress)?;
     let kept_name = keep_name(config, host, &mut config_json, &mut config_json_findings);
     let mut network = network::collect(sys, config, host);
-    let made: Vec<&str> = network.keyfiles.iter().map(|file| file.name.as_str()).collect();
+    let made: Vec<&str> = network
+        .keyfiles
+        .iter()
+        .map(|file| file.name.as_str())
+        .collect();
     let (copied, copy_findings) = given::copied(sys, &config.copy_nmgr_files.value.0, &made);
     network.findings.extend(copy_findings);
     let (modules, module_findings) = choose_modules(sys, config, host)?;
@@ -103,10 +107,7 @@ pub fn gather(
         modules,
         module_findings,
         initramfs_bytes,
-        old_backup: sys
-            .meta(&config.backup_file.0)
-            .ok()
-            .map(|meta| meta.bytes),
+        old_backup: sys.meta(&config.backup_file.0).ok().map(|meta| meta.bytes),
         backup_script_mode: config
             .backup_script
             .value
@@ -263,17 +264,19 @@ fn keep_name(
 }
 
 /// Measures the disk of / by a folder on it, when there is a limit to its speed.
-fn measure_write_speed(
-    sys: &Sys,
-    config: &Config,
-    host: &Host,
-) -> Option<Result<u64, String>> {
+fn measure_write_speed(sys: &Sys, config: &Config, host: &Host) -> Option<Result<u64, String>> {
     if config.min_write_speed.value.is_none() && config.warn_write_speed.value.is_none() {
         return None;
     }
     let root = &host.mount_of("/")?.disks;
     let folder = [config.home_dir.0.as_str(), "/var/tmp", "/"]
         .into_iter()
-        .find(|folder| host.mount_of(folder).is_some_and(|mount| mount.disks == *root))?;
-    Some(sys.write_speed(folder).map_err(|error| format!("writing to {folder}: {error}")))
+        .find(|folder| {
+            host.mount_of(folder)
+                .is_some_and(|mount| mount.disks == *root)
+        })?;
+    Some(
+        sys.write_speed(folder)
+            .map_err(|error| format!("writing to {folder}: {error}")),
+    )
 }

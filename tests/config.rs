@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use balena_migrate::config::kind::{DeviceFile, Folder, FsType, HomeFile, Kilobytes, Reboot};
 use balena_migrate::cli::options;
+use balena_migrate::config::kind::{DeviceFile, Folder, FsType, HomeFile, Kilobytes, Reboot};
 use balena_migrate::config::reference::reference;
 use balena_migrate::config::sample::sample_conf;
 use balena_migrate::config::settings::{NOT_YET, RETIRED, SETTINGS, Setting};
@@ -385,7 +385,7 @@ fn errors_say_where_what_and_what_to_do() {
         (
             "IMAGE_NAME=x\nLOG_DRIVE=sdb1",
             &[
-                "c:2:1: LOG_DRIVE is `sdb1`, which is not a device file; write the partition as /dev/sdb1 or /dev/disk/by-uuid/…",
+                "c:2:1: LOG_DRIVE is `sdb1`, which is not a device file; write it as /dev/sdb1 or /dev/disk/by-uuid/…",
             ],
         ),
         (
@@ -402,6 +402,134 @@ fn errors_say_where_what_and_what_to_do() {
             "IMAGE_NAME='a\nb'",
             &[
                 "c:1:1: IMAGE_NAME has a control character in it; write the name on one line, and check where its quote is closed",
+            ],
+        ),
+        (
+            "DO_REBOOT=10\nMK_INITRAM_VERBOSE=TRUE\nIMAGE_NAME=x",
+            &[
+                "c:2:1: MK_INITRAM_VERBOSE means nothing to this version; remove it: mkinitramfs is not used; set LOG_DEBUG=TRUE to be told more",
+            ],
+        ),
+        (
+            "MK_INITRAM_RETAIN=TRUE\nIMAGE_NAME=x",
+            &[
+                "c:1:1: MK_INITRAM_RETAIN means nothing to this version; remove it: mkinitramfs is not used, and the initramfs stays in /boot until `undo`",
+            ],
+        ),
+        (
+            "DEBUG_FUNCTS='main clean'\nIMAGE_NAME=x",
+            &[
+                "c:1:1: DEBUG_FUNCTS means nothing to this version; remove it, and set LOG_DEBUG=TRUE to be told more",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nTERM_EXIT=panic",
+            &[
+                "c:2:1: TERM_EXIT is `panic`, and stage 2 runs no commands; remove the line: stage 2 always puts the boot configuration back and restarts the old system",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nMAX_BADBLOCKS=few",
+            &[
+                "c:2:1: MAX_BADBLOCKS is `few`, which is neither a number nor a percentage; write a number such as 0, or a percentage up to 100%",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nMAX_BADBLOCKS=101%",
+            &[
+                "c:2:1: MAX_BADBLOCKS is `101%`, which is neither a number nor a percentage; write a number such as 0, or a percentage up to 100%",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nMIN_WRITE_SPEED=2MB",
+            &[
+                "c:2:1: MIN_WRITE_SPEED is `2MB`, which is no number of kB a second; write digits only, such as 2000",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nWARN_WRITE_SPEED=-5",
+            &[
+                "c:2:1: WARN_WRITE_SPEED is `-5`, which is no number of kB a second; write digits only, such as 2000",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nMIN_ROOT_AVAIL=10M",
+            &[
+                "c:2:1: MIN_ROOT_AVAIL is `10M`, which is no number of kB; write digits only, such as 65536 for 64 MB",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nBALENA_CONNECT_TIMEOUT=0",
+            &[
+                "c:2:1: BALENA_CONNECT_TIMEOUT is `0`, which is no number of seconds from 1 to 600; write a number such as 20",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nBALENA_CONNECT_TIMEOUT=20s",
+            &[
+                "c:2:1: BALENA_CONNECT_TIMEOUT is `20s`, which is no number of seconds from 1 to 600; write a number such as 20",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nBALENA_API_PORT=https",
+            &[
+                "c:2:1: BALENA_API_PORT is `https`, which is no port; write a number from 1 to 65535",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nBALENA_VPN_PORT=65536",
+            &[
+                "c:2:1: BALENA_VPN_PORT is `65536`, which is no port; write a number from 1 to 65535",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nBALENA_API_HOST=https://api.balena-cloud.com",
+            &[
+                "c:2:1: BALENA_API_HOST is `https://api.balena-cloud.com`, a web address; write the name of the host only, such as api.balena-cloud.com",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nBALENA_VPN_HOST='my vpn'",
+            &[
+                "c:2:1: BALENA_VPN_HOST is `my vpn`, which is no name of a host; write a name such as api.balena-cloud.com",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nHAS_WIFI_CFG=some",
+            &[
+                "c:2:1: HAS_WIFI_CFG is `some`, which is neither TRUE, FALSE nor a number up to 50; write how many resin-wifi files the image has inside",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nCOPY_NMGR_FILES='office dir/'",
+            &["c:2:1: COPY_NMGR_FILES is `dir/`, a folder; write the name of a file"],
+        ),
+        (
+            "IMAGE_NAME=x\nGRUB_BOOT_DEV=/dev/sda",
+            &[
+                "c:2:1: GRUB_BOOT_DEV is `/dev/sda`, which is no name of GRUB's for a disk; write a name such as hd0",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nFLASH_TO=sda",
+            &[
+                "c:2:1: FLASH_TO is `sda`, which is not a device file; write it as /dev/sdb1 or /dev/disk/by-uuid/…",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nS2_LOG_LEVEL=loud",
+            &[
+                "c:2:1: S2_LOG_LEVEL is `loud`, which is no level; write error, warn, info, debug or trace",
+            ],
+        ),
+        (
+            "IMAGE_NAME=x\nKEEP_NAME=old",
+            &["c:2:1: KEEP_NAME is `old`, which is neither TRUE nor FALSE; write TRUE or FALSE"],
+        ),
+        (
+            "IMAGE_NAME=x\nGRUB_INSTALL=FLASH",
+            &[
+                "c:2:1: GRUB_INSTALL is `FLASH`, which is neither TRUE nor FALSE; write TRUE or FALSE",
             ],
         ),
         (
@@ -503,6 +631,39 @@ fn values_are_typed() {
         Some(DeviceFile("/dev/disk/by-uuid/1234".into()))
     );
     assert_eq!(*config.balena_config, Some(home_file("/srv/c.json")));
+}
+
+#[test]
+fn lists_are_split_at_blanks_or_at_lines() {
+    let files = |text: &str| {
+        let config = good(&format!("IMAGE_NAME=x\nCOPY_NMGR_FILES={text}"));
+        let files = config.copy_nmgr_files.value.0.iter();
+        files.map(|file| file.0.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(files("'office  modem'"), ["/mig/office", "/mig/modem"]);
+    assert_eq!(
+        files("'my office\nmodem\n'"),
+        ["/mig/my office", "/mig/modem"]
+    );
+    assert!(files("").is_empty());
+    let config = good("IMAGE_NAME=x MIGRATE_WIFIS='Harbour Office\n\ncafe'");
+    assert_eq!(config.migrate_wifis.value.0, ["Harbour Office", "cafe"]);
+}
+
+#[test]
+fn both_endings_of_a_rehearsal_are_one() {
+    for text in ["'exit 0'", "\"reboot -f\"", ""] {
+        good(&format!("IMAGE_NAME=x\nTERM_EXIT={text}"));
+    }
+    let taken = |text: &str| {
+        good(&format!("IMAGE_NAME=x\nHAS_WIFI_CFG={text}"))
+            .has_wifi_cfg
+            .0
+    };
+    assert_eq!(
+        [taken("TRUE"), taken("3"), taken("FALSE"), taken("")],
+        [1, 3, 0, 0]
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ use balena_migrate::host::{CustomCfg, FileSystem, Host};
 use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
 use balena_migrate::network::Keyfile;
+use balena_migrate::network::given::Copied;
 use balena_migrate::payload::scan::{BootFiles, Scan};
 use balena_migrate::plan::{self, Plan, text};
 use balena_migrate::secret::Secret;
@@ -284,6 +285,47 @@ fn no_setup_leaves_the_boot_configuration_alone() {
 }
 
 #[test]
+fn a_keyfile_of_the_user_s_goes_as_it_is() {
+    let mut case = case("debian-12-bios");
+    case.with_keyfile();
+    let plan = case.plan();
+    let installed = handover(&plan).install.last().unwrap();
+    assert_eq!(installed.path, "/system-connections/office");
+    assert_eq!(installed.bytes, 23);
+    let file = plan.summary.new_files.last().unwrap();
+    assert_eq!(file.from, "/root/migratecfg/office");
+}
+
+#[test]
+fn debug_is_an_argument_of_stage_2_s_kernel() {
+    let mut case = case("debian-12-bios");
+    let has_debug = |case: &Case| {
+        let custom = written(&case.plan(), "/boot/grub/custom.cfg").unwrap();
+        let line = custom.lines().find(|line| line.contains("linux /boot"));
+        line.unwrap().contains(" rdinit=/init debug")
+    };
+    assert!(!has_debug(&case));
+    case.set("DEBUG=TRUE\n");
+    assert!(has_debug(&case));
+}
+
+#[test]
+fn the_settings_for_grub_are_carried_in_the_plan() {
+    let mut case = case("debian-12-bios");
+    case.set("GRUB_CFG=grub.cfg\nGRUB_BOOT_IMG=boot.img\n");
+    let json = text::json(&case.plan(), &[]);
+    assert_eq!(
+        json["summary"]["grub"],
+        serde_json::json!({
+            "boot_dev": "hd0",
+            "cfg": "/root/migratecfg/grub.cfg",
+            "boot_img": "/root/migratecfg/boot.img",
+            "core_img": null,
+        })
+    );
+}
+
+#[test]
 fn the_json_has_no_secrets_and_the_same_steps() {
     let plan = case("debian-12-bios").plan();
     let json = text::json(&plan, &[]);
@@ -507,7 +549,88 @@ const WRONG: &[Row] = &[
     (
         "full /boot",
         |c| c.host.mounts[0].free = 1 << 20,
-        &["boot-room"],
+        &["root-room", "boot-room"],
+    ),
+    (
+        "an untested system, and nobody wants to know",
+        |c| {
+            c.host.os.version_id = "11".into();
+            c.set("NO_OS_CHECK=TRUE\n");
+        },
+        &[],
+    ),
+    (
+        "another disk to overwrite",
+        |c| {
+            c.set("FLASH_TO=/dev/vdb\n");
+            c.material.flash_to = Some("vdb".into());
+        },
+        &["flash-to"],
+    ),
+    (
+        "a disk to overwrite that is not there",
+        |c| c.set("FLASH_TO=/dev/vdb\n"),
+        &["flash-to"],
+    ),
+    (
+        "the disk to overwrite is confirmed",
+        |c| {
+            c.set("FLASH_TO=/dev/vda\n");
+            c.material.flash_to = Some("vda".into());
+        },
+        &[],
+    ),
+    (
+        "a slow disk",
+        |c| {
+            c.set("MIN_WRITE_SPEED=2000\nWARN_WRITE_SPEED=4000\n");
+            c.material.write_speed = Some(Ok(1_999 << 10));
+        },
+        &["write-speed"],
+    ),
+    (
+        "a fast disk",
+        |c| {
+            c.set("MIN_WRITE_SPEED=2000\nWARN_WRITE_SPEED=4000\n");
+            c.material.write_speed = Some(Ok(4_000 << 10));
+        },
+        &[],
+    ),
+    (
+        "a disk that could not be measured",
+        |c| c.material.write_speed = Some(Err("no room".into())),
+        &["write-speed"],
+    ),
+    (
+        "a scan for bad blocks",
+        |c| c.set("MAX_BADBLOCKS=0\n"),
+        &["bad-blocks"],
+    ),
+    (
+        "GRUB in the new system",
+        |c| c.set("GRUB_INSTALL=TRUE\nGRUB_CFG=grub.cfg\n"),
+        &["grub-install"],
+    ),
+    (
+        "a full root",
+        |c| c.set("MIN_ROOT_AVAIL=4000000\n"),
+        &["root-room"],
+    ),
+    (
+        "no wifi but a keyfile of the user's",
+        |c| {
+            c.material.keyfiles.clear();
+            c.with_keyfile();
+        },
+        &[],
+    ),
+    (
+        "the API does not answer",
+        |c| {
+            let finding = Finding::error("api-unreachable", "the API x:443 can't be reached", "y");
+            c.material.connect_findings.push(finding);
+        },
+        &["api-unreachable"],
     ),
     (
         "read-only /boot",
@@ -523,6 +646,20 @@ impl Case {
 
     fn grub(&mut self) -> &mut balena_migrate::host::Grub {
         self.host.grub.as_mut().unwrap()
+    }
+
+    /// Adds settings to the configuration.
+    fn set(&mut self, text: &str) {
+        self.config = config(&format!("{CONFIG}{text}"));
+    }
+
+    /// A file of COPY_NMGR_FILES.
+    fn with_keyfile(&mut self) {
+        self.material.copied.push(Copied {
+            name: "office".into(),
+            path: "/root/migratecfg/office".into(),
+            bytes: Secret::new(*b"[connection]\nid=office\n"),
+        });
     }
 
     /// LOG_DRIVE on a second disk, with LOG_FS_TYPE left at ext4.

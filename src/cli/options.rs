@@ -142,17 +142,22 @@ pub const RETIRED: &[(&str, &str)] = &[
         "--stage2",
         "leave it out: stage 2 is started by the boot loader",
     ),
-    ("--tar-internal", "leave it out: no tar of the system is used"),
+    (
+        "--tar-internal",
+        "leave it out: no tar of the system is used",
+    ),
     ("--work-dir", "say --home"),
 ];
 
 /// What to say about the first retired option among `arguments`.
 pub fn retired(arguments: impl Iterator<Item = String>) -> Option<String> {
-    arguments.take_while(|argument| argument != "--").find_map(|argument| {
-        let name = argument.split('=').next().unwrap_or_default();
-        let (name, instead) = RETIRED.iter().find(|(retired, _)| *retired == name)?;
-        Some(format!("{name} is an option of an older tool; {instead}"))
-    })
+    arguments
+        .take_while(|argument| argument != "--")
+        .find_map(|argument| {
+            let name = argument.split('=').next().unwrap_or_default();
+            let (name, instead) = RETIRED.iter().find(|(retired, _)| *retired == name)?;
+            Some(format!("{name} is an option of an older tool; {instead}"))
+        })
 }
 
 impl Options {
@@ -209,7 +214,10 @@ mod tests {
 
     fn overrides(words: &[&str]) -> Overrides {
         let words = ["balena-migrate"].iter().chain(words);
-        Line::try_parse_from(words).expect("it is right").options.overrides()
+        Line::try_parse_from(words)
+            .expect("it is right")
+            .options
+            .overrides()
     }
 
     /// Every option of the table sets the setting that it stands beside.

@@ -83,9 +83,15 @@ fn gather(
     write_test: WriteTest,
 ) -> Result<Material, Failure> {
     let mut progress = screen::Progress::new("reading the image");
-    Ok(material::gather(sys, config, host, write_test, &mut |bytes| {
-        progress.at(bytes);
-    })?)
+    Ok(material::gather(
+        sys,
+        config,
+        host,
+        write_test,
+        &mut |bytes| {
+            progress.at(bytes);
+        },
+    )?)
 }
 
 /// A name for this run, from the kernel.

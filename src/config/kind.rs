@@ -120,7 +120,7 @@ impl Kind for DeviceFile {
             }
             _ => refuse(
                 format!("is `{text}`, which is not a device file"),
-                "write the partition as /dev/sdb1 or /dev/disk/by-uuid/…",
+                "write it as /dev/sdb1 or /dev/disk/by-uuid/…",
             ),
         }
     }

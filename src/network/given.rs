@@ -4,8 +4,8 @@
 //! Called by [`super::collect`], and for the keyfiles by [`crate::material`], which ships them as
 //! they are.
 
-use super::keyfile::Document;
 use super::ip::Ip;
+use super::keyfile::Document;
 use super::model::{Connection, Link, MAX_SSID_BYTES, Security, Wifi, wpa_psk};
 use super::select::Listed;
 use crate::config::kind::HomeFile;
@@ -75,11 +75,7 @@ pub fn listed(config: &Config) -> Vec<Listed> {
 }
 
 /// The wifi of config.json. A file that can't be read is said elsewhere.
-fn from_config_json(
-    sys: &Sys,
-    config: &Config,
-    findings: &mut Vec<Finding>,
-) -> Option<Connection> {
+fn from_config_json(sys: &Sys, config: &Config, findings: &mut Vec<Finding>) -> Option<Connection> {
     let Some(file) = &config.balena_config.value else {
         findings.push(Finding::error(
             "balena-wifi",
@@ -135,7 +131,9 @@ pub fn copied(sys: &Sys, files: &[HomeFile], made: &[&str]) -> (Vec<Copied>, Vec
     let mut copied: Vec<Copied> = Vec::new();
     let mut findings = Vec::new();
     for HomeFile(path) in files {
-        let name = path.rsplit_once('/').map_or(path.as_str(), |(_, name)| name);
+        let name = path
+            .rsplit_once('/')
+            .map_or(path.as_str(), |(_, name)| name);
         let is_taken = made.contains(&name) || copied.iter().any(|other| other.name == name);
         match read_copied(sys, path, name, is_taken) {
             Ok(bytes) => copied.push(Copied {
@@ -159,7 +157,10 @@ fn read_copied(
 ) -> Result<Vec<u8>, (String, &'static str)> {
     const NAME: &str = "give it a name such as office or office.nmconnection";
     if let Some(why) = ignored(name) {
-        return Err((format!("NetworkManager ignores files whose name {why}"), NAME));
+        return Err((
+            format!("NetworkManager ignores files whose name {why}"),
+            NAME,
+        ));
     }
     if is_taken {
         let what = format!("another network file is to be {name} in the new system");
@@ -193,9 +194,7 @@ fn ignored(name: &str) -> Option<&'static str> {
     match name {
         name if name.starts_with('.') => Some("starts with a dot"),
         name if name.ends_with('~') => Some("ends with ~"),
-        name if name.ends_with(".pem") || name.ends_with(".der") => {
-            Some("ends with .pem or .der")
-        }
+        name if name.ends_with(".pem") || name.ends_with(".der") => Some("ends with .pem or .der"),
         _ if is_temporary => Some("ends with a dot and six letters or digits"),
         _ => None,
     }
@@ -207,7 +206,13 @@ mod tests {
 
     #[test]
     fn names_that_network_manager_ignores_are_known() {
-        for good in ["office", "office.nmconnection", "a.conf", "eth0.12", "x.abc-ef"] {
+        for good in [
+            "office",
+            "office.nmconnection",
+            "a.conf",
+            "eth0.12",
+            "x.abc-ef",
+        ] {
             assert_eq!(ignored(good), None, "{good}");
         }
         for bad in [".office", "office~", "office.backup", "ca.pem", "a.AbC123"] {
@@ -226,9 +231,17 @@ mod tests {
             ("/resin-wifi-01", good),
             ("/a.backup", good),
         ] {
-            sys.write_whole(name, bytes, 0o600, None).expect("writing a file");
+            sys.write_whole(name, bytes, 0o600, None)
+                .expect("writing a file");
         }
-        let files = ["/office", "/text", "/gone", "/resin-wifi-01", "/a.backup", "/./office"];
+        let files = [
+            "/office",
+            "/text",
+            "/gone",
+            "/resin-wifi-01",
+            "/a.backup",
+            "/./office",
+        ];
         let files = files.map(|name| HomeFile(name.into()));
         let (copied, findings) = copied(&sys, &files, &["resin-wifi-01"]);
         assert_eq!(copied.len(), 1);

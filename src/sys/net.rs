@@ -61,14 +61,19 @@ impl Sys {
         };
         let stream = connect(&proxy.at, until, timeout)
             .map_err(|error| Unreachable::Proxy(proxy.at.clone(), Box::new(error)))?;
-        let answer = ask_proxy(stream, to, proxy, until).unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                format!("nothing within {} seconds", timeout.as_secs())
-            }
-            _ => error.to_string(),
-        });
+        let answer =
+            ask_proxy(stream, to, proxy, until).unwrap_or_else(|error| match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    format!("nothing within {} seconds", timeout.as_secs())
+                }
+                _ => error.to_string(),
+            });
         // RFC 9110, 9.3.6: any 2xx says that the tunnel stands.
-        match answer.split(' ').nth(1).is_some_and(|code| code.starts_with('2')) {
+        match answer
+            .split(' ')
+            .nth(1)
+            .is_some_and(|code| code.starts_with('2'))
+        {
             true => Ok(()),
             false => Err(Unreachable::ProxyAnswer(proxy.at.clone(), answer)),
         }
