@@ -1,6 +1,6 @@
 //! IP configuration: addresses, gateways, routes and name servers of a connection.
 //!
-//! Made by the readers, compared by [`super::select`], written by [`super::write`].
+//! Made by the readers, compared by [`mod@super::select`], written by [`super::write`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
