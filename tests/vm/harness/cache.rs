@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub use balena_migrate::payload::digest::sha256_hex;
 use nix::fcntl::{Flock, FlockArg};
-use sha2::{Digest, Sha256};
 
 /// Where artefacts live: `$BALENA_MIGRATE_CACHE`, else `~/.cache/balena-migrate`.
 pub fn dir() -> PathBuf {
@@ -56,11 +56,41 @@ pub fn artefact(name: &str, recipe: &str, build: impl FnOnce(&Path)) -> PathBuf 
     build(&unfinished);
     fs::rename(&unfinished, &finished)
         .unwrap_or_else(|e| panic!("renaming {}: {e}", unfinished.display()));
+    forget_old(name);
     eprintln!(
         "bench: built {name} in {:.1} s",
         start.elapsed().as_secs_f32()
     );
     finished
+}
+
+/// Removes all artefacts of `name` but the newest two: a guest takes half a gigabyte, and the one
+/// before may belong to another checkout that is in use.
+fn forget_old(name: &str) {
+    let mut made: Vec<_> = fs::read_dir(dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            let of_name = entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(&format!("{name}-"));
+            of_name && entry.path().is_dir()
+        })
+        .map(|entry| {
+            (
+                entry.metadata().and_then(|meta| meta.modified()).ok(),
+                entry.path(),
+            )
+        })
+        .collect();
+    made.sort();
+    made.reverse();
+    for (_, old) in made.into_iter().skip(2) {
+        // What can't be removed only takes room.
+        let _ = fs::remove_dir_all(old);
+    }
 }
 
 /// Takes the lock file `name` of the cache, waiting for whoever has it.
@@ -79,12 +109,4 @@ pub fn lock(name: &str) -> Flock<File> {
     eprintln!("bench: waiting for another user of {}", path.display());
     Flock::lock(open(), FlockArg::LockExclusive)
         .unwrap_or_else(|(_, e)| panic!("locking {}: {e}", path.display()))
-}
-
-/// The SHA-256 of some bytes, in hexadecimal.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
 }
