@@ -92,10 +92,10 @@ pub fn device_type(subject: &Subject) -> Vec<Finding> {
                 "the image is made for the device type {image_slug}, which does not fit this \
                  machine"
             ),
-            format!(
-                "use an image for {}",
-                device::slugs(subject.host).join(" or ")
-            ),
+            match device::slugs(subject.host).as_slice() {
+                [] => "this version knows no device type that fits it".to_owned(),
+                slugs => format!("use an image for {}", slugs.join(" or ")),
+            },
         ));
     }
     let wanted = subject

@@ -3,6 +3,7 @@
 mod facts;
 mod lock;
 pub mod options;
+mod paint;
 mod plan;
 mod run;
 mod screen;

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, anyhow};
 
-use super::{Exit, Failure, Options, screen};
+use super::options::Options;
+use super::{Exit, Failure, paint, screen};
 use crate::check::{self, Subject};
 use crate::config::{self, Config};
 use crate::finding::{self, Finding};
@@ -115,5 +116,8 @@ pub fn show(looked: &Looked) -> Result<(), Failure> {
         }
         None => page.push_str("\nNothing was changed. Put the errors right and run again.\n"),
     }
-    screen::print(&page)
+    match screen::has_colour() {
+        true => screen::print(&paint::page(&page)),
+        false => screen::print(&page),
+    }
 }

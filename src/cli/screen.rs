@@ -10,6 +10,13 @@ pub fn somebody_is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
+/// Whether the result goes to somebody who wants colour (<https://no-color.org>).
+pub fn has_colour() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb
+}
+
 /// Asks a question whose answer is yes only if it is typed.
 pub fn ask(question: &str) -> io::Result<bool> {
     print!("{question} [y/N] ");

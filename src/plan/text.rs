@@ -49,7 +49,7 @@ pub fn plan(plan: &Plan) -> String {
         let first = format!("{label:<LABEL$}");
         text.push_str(&wrap(&value, &first, &" ".repeat(LABEL)));
     }
-    text.push_str("steps\n");
+    text.push_str("\nsteps\n");
     for (number, step) in (1..).zip(&plan.work.steps) {
         text.push_str(&wrap(
             &step.describe(),
