@@ -25,8 +25,8 @@ pub struct Proxy {
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
     /// The name has no address.
-    #[error("the name {0} was not found: {1}")]
-    Name(String, io::Error),
+    #[error("the name {0} was not found ({1})")]
+    Name(String, String),
     /// The resolver gave no answer.
     #[error("no name server answered for {0} within {1} seconds")]
     NameTimeout(String, u64),
@@ -92,7 +92,7 @@ fn connect(to: &Endpoint, until: Instant, timeout: Duration) -> Result<TcpStream
             Err(error) => last = Some(explain(*address, error, timeout)),
         }
     }
-    let none = || io::Error::other("it has no address");
+    let none = || "it has no address".to_owned();
     Err(last.unwrap_or_else(|| Unreachable::Name(to.host.clone(), none())))
 }
 
@@ -110,7 +110,12 @@ fn look_up(
     });
     match answered.recv_timeout(remaining(until)) {
         Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(Unreachable::Name(to.host.clone(), error)),
+        Ok(Err(error)) => {
+            let error = error.to_string();
+            // What std puts before the resolver's own words says nothing more.
+            let reason = error.rsplit(": ").next().unwrap_or_default();
+            Err(Unreachable::Name(to.host.clone(), reason.to_owned()))
+        }
         Err(_) => Err(Unreachable::NameTimeout(to.host.clone(), timeout.as_secs())),
     }
 }
