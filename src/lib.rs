@@ -4,11 +4,13 @@
 //! ‖ initramfs: restore boot configuration → find disk → secure payload → let go of the disk ‖
 //! point of no return: flash → files into the new system → reboot.
 //!
-//! Directions: [`cli`] → {[`plan`], [`engine`]}; [`plan`] → {[`check`], [`boot`], [`initramfs`],
-//! [`network`], [`connect`]} → {[`handover`], [`step`]} → {[`config`], [`host`], [`device`]};
+//! Directions: [`cli`] → {[`plan`], [`engine`]}; [`plan`] → {[`check`], [`backup`], [`boot`],
+//! [`initramfs`], [`network`], [`connect`]} → {[`handover`], [`step`]} →
+//! {[`config`], [`host`], [`device`]};
 //! {[`engine`], [`stage2`], [`host::collect`]} → [`sys`]. [`stage2`] never sees [`config`], [`host`] or
 //! [`plan`]: it knows the [`handover`] and what it measures.
 
+pub mod backup;
 pub mod boot;
 pub mod check;
 pub mod cli;

@@ -7,6 +7,7 @@ use std::io;
 
 use anyhow::{Context, Result};
 
+use crate::backup::{self, Prepared};
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
 use crate::config::kind::DeviceFile;
@@ -48,6 +49,8 @@ pub struct Material {
     pub initramfs_bytes: u64,
     /// Size of the BACKUP_FILE that lies there, in bytes.
     pub old_backup: Option<u64>,
+    /// The backup that is made from files and folders.
+    pub backup: Prepared,
     /// Permission bits of the backup script; `None` when it is not there.
     pub backup_script_mode: Option<u32>,
     /// Kernel name of the partition or disk that LOG_DRIVE names.
@@ -108,6 +111,7 @@ pub fn gather(
         module_findings,
         initramfs_bytes,
         old_backup: sys.meta(&config.backup_file.0).ok().map(|meta| meta.bytes),
+        backup: backup::prepare(sys, config),
         backup_script_mode: config
             .backup_script
             .value

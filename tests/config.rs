@@ -6,7 +6,7 @@ use balena_migrate::cli::options;
 use balena_migrate::config::kind::{DeviceFile, Folder, FsType, HomeFile, Kilobytes, Reboot};
 use balena_migrate::config::reference::reference;
 use balena_migrate::config::sample::sample_conf;
-use balena_migrate::config::settings::{NOT_YET, RETIRED, SETTINGS, Setting};
+use balena_migrate::config::settings::{RETIRED, SETTINGS, Setting};
 use balena_migrate::config::{self, Config, LoadError, Origin, Overrides, shell};
 use balena_migrate::sys::files::Sys;
 
@@ -353,12 +353,6 @@ fn errors_say_where_what_and_what_to_do() {
         (
             "FOO=bar\nIMAGE_NAME=x",
             &["c:1:1: FOO is not a setting; balena-migrate-sample.conf has them all"],
-        ),
-        (
-            "BACKUP_DEFINITION=x.yml\nIMAGE_NAME=x",
-            &[
-                "c:1:1: BACKUP_DEFINITION is not supported yet by this version; remove the line, or leave the value blank if the migration does not depend on it",
-            ],
         ),
         (
             "IMAGE_NAME=x\nDO_REBOOT=soon",
@@ -710,12 +704,6 @@ fn the_last_assignment_counts_with_a_warning() {
 #[test]
 fn blank_values_of_the_older_tools_ask_for_nothing() {
     good("IMAGE_NAME=x\nDEBUG=\nGRUB_CFG=\"\"\n");
-    for name in NOT_YET {
-        assert!(
-            Setting::find(name).is_none(),
-            "{name} is supported and not supported"
-        );
-    }
 }
 
 #[test]
@@ -817,9 +805,8 @@ fn no_name_of_the_older_tools_is_unknown() {
                  MIN_ROOT_AVAIL MIN_WRITE_SPEED MK_INITRAM_RETAIN MK_INITRAM_VERBOSE NO_FLASH \
                  NO_SETUP REQUIRE_NMGR_FILE TERM_EXIT WARN_WRITE_SPEED";
     for name in names.split_whitespace() {
-        let known = Setting::find(name).is_some()
-            || NOT_YET.contains(&name)
-            || RETIRED.iter().any(|(retired, _)| *retired == name);
+        let known =
+            Setting::find(name).is_some() || RETIRED.iter().any(|(retired, _)| *retired == name);
         assert!(known, "{name}");
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use balena_migrate::backup::definition;
 use balena_migrate::engine::journal::{Begin, Journal};
 use balena_migrate::engine::{self, ApplyError, undo::undo};
 use balena_migrate::handover::{
@@ -67,9 +68,11 @@ fn machine() -> tempfile::TempDir {
     write("home/backup.tgz", "of yesterday", 0o644);
     write(
         "home/backup.sh",
-        "#!/bin/sh\nprintf new > backup.tgz\n",
+        "#!/bin/sh\ntar -czf backup.tgz settings\n",
         0o755,
     );
+    fs::create_dir(dir.path().join("home/settings")).unwrap();
+    write("home/settings/mine", "settings", 0o600);
     write("executable", "an executable", 0o755);
     dir
 }
@@ -127,15 +130,30 @@ fn handover() -> Handover {
     }
 }
 
-/// One step of every kind that needs no tool of a distribution.
-fn steps(backup_limit: u64) -> Steps {
+fn script() -> Step {
+    Step::Backup {
+        argv: vec!["/home/backup.sh".into()],
+        folder: "/home".into(),
+        creates: "/home/backup.tgz".into(),
+    }
+}
+
+fn archive() -> Step {
+    let text = "- volume: settings\n  content:\n  - source: settings\n";
+    let (volumes, findings) = definition::parse("backup.yml", text, "/home");
+    assert_eq!(findings, []);
+    Step::Archive {
+        volumes,
+        creates: "/home/backup.tgz".into(),
+    }
+}
+
+/// One step of every kind that needs no tool of a distribution. The backup is made by the script or
+/// by us.
+fn steps(backup: Step, backup_limit: u64) -> Steps {
     let fs = handover().report.fs;
     let steps = vec![
-        Step::Backup {
-            argv: vec!["/home/backup.sh".into()],
-            folder: "/home".into(),
-            creates: "/home/backup.tgz".into(),
-        },
+        backup,
         Step::SealHandover {
             handover: Box::new(handover()),
             backup: Some(BackupPlace {
@@ -189,7 +207,7 @@ fn apply(sys: &Sys, changing: &Sys, steps: &Steps) -> Result<(), ApplyError> {
 }
 
 /// Counts the changes of a whole run.
-fn changes_of_a_run() -> usize {
+fn changes_of_a_run(backup: fn() -> Step) -> usize {
     let dir = machine();
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
@@ -198,7 +216,7 @@ fn changes_of_a_run() -> usize {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }));
-    apply(&sys, &counting, &steps(1000)).unwrap();
+    apply(&sys, &counting, &steps(backup(), 1000)).unwrap();
     count.load(Ordering::SeqCst)
 }
 
@@ -220,11 +238,17 @@ fn a_whole_run_changes_the_tree_and_undo_gives_it_back() {
     let dir = machine();
     let before = tree_of(dir.path());
     let sys = Sys::new(dir.path());
-    apply(&sys, &sys, &steps(1000)).unwrap();
+    apply(&sys, &sys, &steps(script(), 1000)).unwrap();
 
     let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
     let sealed = Handover::parse(&sealed).unwrap();
-    assert_eq!(sealed.backup.unwrap().bytes, 3, "the new backup is named");
+    let made = sys.meta("/home/backup.tgz").unwrap().bytes;
+    assert!(made > 100, "a new one");
+    assert_eq!(
+        sealed.backup.unwrap().bytes,
+        made,
+        "the new backup is named"
+    );
     let initramfs = sys.meta("/boot/balena-migrate.img").unwrap();
     assert_eq!(initramfs.mode, 0o600, "it holds keys");
     assert_eq!(sys.meta("/boot/grub/custom.cfg").unwrap().mode, 0o640);
@@ -239,30 +263,38 @@ fn a_whole_run_changes_the_tree_and_undo_gives_it_back() {
 
 #[test]
 fn a_failure_at_any_change_is_taken_back_at_once() {
-    for at in 0..changes_of_a_run() {
-        let dir = machine();
-        let before = tree_of(dir.path());
-        let sys = Sys::new(dir.path());
-        let result = apply(&sys, &sys.gated(breaks_at(at, false)), &steps(1000));
-        assert!(
-            matches!(result, Err(ApplyError::Undone(_))),
-            "change {at}: {result:?}"
-        );
-        assert_eq!(tree_of(dir.path()), before, "change {at}");
+    for backup in [script, archive] {
+        for at in 0..changes_of_a_run(backup) {
+            let dir = machine();
+            let before = tree_of(dir.path());
+            let sys = Sys::new(dir.path());
+            let result = apply(
+                &sys,
+                &sys.gated(breaks_at(at, false)),
+                &steps(backup(), 1000),
+            );
+            assert!(
+                matches!(result, Err(ApplyError::Undone(_))),
+                "change {at}: {result:?}"
+            );
+            assert_eq!(tree_of(dir.path()), before, "change {at}");
+        }
     }
 }
 
 #[test]
 fn a_process_killed_at_any_change_is_taken_back_by_a_later_undo() {
-    for at in 0..changes_of_a_run() {
-        let dir = machine();
-        let before = tree_of(dir.path());
-        let sys = Sys::new(dir.path());
-        let dead = sys.gated(breaks_at(at, true));
-        assert!(apply(&dead, &dead, &steps(1000)).is_err());
-        let undone = undo(&sys).unwrap();
-        assert_eq!(undone.left, Vec::<String>::new(), "change {at}");
-        assert_eq!(tree_of(dir.path()), before, "change {at}");
+    for backup in [script, archive] {
+        for at in 0..changes_of_a_run(backup) {
+            let dir = machine();
+            let before = tree_of(dir.path());
+            let sys = Sys::new(dir.path());
+            let dead = sys.gated(breaks_at(at, true));
+            assert!(apply(&dead, &dead, &steps(backup(), 1000)).is_err());
+            let undone = undo(&sys).unwrap();
+            assert_eq!(undone.left, Vec::<String>::new(), "change {at}");
+            assert_eq!(tree_of(dir.path()), before, "change {at}");
+        }
     }
 }
 
@@ -272,7 +304,7 @@ fn an_undo_killed_at_any_change_is_finished_by_the_next() {
     let before = tree_of(dir.path());
     let sys = Sys::new(dir.path());
     for at in 0.. {
-        apply(&sys, &sys, &steps(1000)).unwrap();
+        apply(&sys, &sys, &steps(archive(), 1000)).unwrap();
         let cut = undo(&sys.gated(breaks_at(at, true)));
         let finished = matches!(&cut, Ok(undone) if undone.left.is_empty());
         let undone = undo(&sys).unwrap();
@@ -289,7 +321,7 @@ fn an_undo_killed_at_any_change_is_finished_by_the_next() {
 fn a_file_that_somebody_changed_since_is_left_alone_and_said() {
     let dir = machine();
     let sys = Sys::new(dir.path());
-    apply(&sys, &sys, &steps(1000)).unwrap();
+    apply(&sys, &sys, &steps(script(), 1000)).unwrap();
     fs::write(dir.path().join("boot/grub/custom.cfg"), "by hand").unwrap();
     let undone = undo(&sys).unwrap();
     assert_eq!(undone.left.len(), 1);
@@ -308,7 +340,9 @@ fn a_file_that_changed_since_the_plan_stops_the_run() {
     let sys = Sys::new(dir.path());
     fs::write(dir.path().join("boot/grub/custom.cfg"), "meanwhile").unwrap();
     let before = tree_of(dir.path());
-    let error = apply(&sys, &sys, &steps(1000)).unwrap_err().to_string();
+    let error = apply(&sys, &sys, &steps(script(), 1000))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("/boot/grub/custom.cfg has changed since the plan was made"));
     assert_eq!(tree_of(dir.path()), before);
 }
@@ -318,9 +352,11 @@ fn a_backup_that_does_not_fit_in_memory_stops_the_run() {
     let dir = machine();
     let before = tree_of(dir.path());
     let sys = Sys::new(dir.path());
-    let error = apply(&sys, &sys, &steps(2)).unwrap_err().to_string();
+    let error = apply(&sys, &sys, &steps(archive(), 2))
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.contains("has 3 bytes, and stage 2 has room in memory for 2"),
+        error.contains(" bytes, and stage 2 has room in memory for 2"),
         "{error}"
     );
     assert_eq!(tree_of(dir.path()), before);
@@ -336,7 +372,47 @@ fn a_backup_script_that_fails_stops_the_run_with_its_complaint() {
     .unwrap();
     let before = tree_of(dir.path());
     let sys = Sys::new(dir.path());
-    let error = apply(&sys, &sys, &steps(1000)).unwrap_err().to_string();
+    let error = apply(&sys, &sys, &steps(script(), 1000))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("exit status: 3: no room"), "{error}");
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
+fn a_backup_that_the_new_system_would_not_take_stops_the_run() {
+    let dir = machine();
+    fs::write(
+        dir.path().join("home/backup.sh"),
+        "#!/bin/sh\ncd settings && tar -czf ../backup.tgz mine\n",
+    )
+    .unwrap();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    let error = apply(&sys, &sys, &steps(script(), 1000))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "balenaOS would not take the backup /home/backup.tgz: `mine` is no folder, and at the top \
+         level; everything was taken back"
+    );
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
+fn a_source_that_is_gone_when_the_backup_is_made_stops_the_run() {
+    let dir = machine();
+    fs::remove_dir_all(dir.path().join("home/settings")).unwrap();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    let error = apply(&sys, &sys, &steps(archive(), 1000))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "making the backup /home/backup.tgz: putting /home/settings into the backup: the source \
+         /home/settings is not there; everything was taken back"
+    );
     assert_eq!(tree_of(dir.path()), before);
 }

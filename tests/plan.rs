@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use balena_migrate::backup::Prepared;
 use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Config, Overrides, balena};
 use balena_migrate::finding::{Finding, stops};
@@ -116,6 +117,7 @@ fn case(host: &str) -> Case {
             module_findings: Vec::new(),
             initramfs_bytes: 6 << 20,
             old_backup: None,
+            backup: Prepared::default(),
             backup_script_mode: Some(0o755),
             log_drive: None,
         },
@@ -293,7 +295,10 @@ fn no_setup_leaves_the_boot_configuration_alone() {
     assert!(handover(&plan).restore.is_empty());
     let touched = plan.work.steps.iter().any(|step| match step {
         Step::WriteFile { .. } | Step::RunTool { .. } | Step::RunAtUndo { .. } => true,
-        Step::Backup { .. } | Step::SealHandover { .. } | Step::BuildInitramfs { .. } => false,
+        Step::Backup { .. }
+        | Step::Archive { .. }
+        | Step::SealHandover { .. }
+        | Step::BuildInitramfs { .. } => false,
     });
     assert!(!touched);
 }

@@ -30,10 +30,10 @@ need_packages() {
         --no-install-recommends --allow-downgrades "${wanted[@]}" > /dev/null
 }
 
-# What the tests make and read file systems with, and the NetworkManager that they load keyfiles
-# into.
+# What the tests make and read file systems and archives with, and the NetworkManager that they
+# load keyfiles into.
 need_test_packages() {
-    need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd
+    need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd busybox-static
     need_packages network-manager dbus util-linux
 }
 

@@ -63,6 +63,42 @@ pub fn backup_script(subject: &Subject) -> Vec<Finding> {
     }
 }
 
+/// What goes into the backup, or the backup that is there, and room for it.
+pub fn backup(subject: &Subject) -> Vec<Finding> {
+    let mut findings = subject.material.backup.findings.clone();
+    let size = subject.material.backup.size;
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let mount = subject.host.mount_of(&subject.config.backup_file.0);
+    if let Some(mount) = mount.filter(|mount| mount.free < size.packed) {
+        findings.push(Finding::warning(
+            "backup-room",
+            format!(
+                "the backup may have up to {} MiB, and {} has {} MiB free",
+                mib(size.packed),
+                mount.point,
+                mount.free >> 20
+            ),
+            "make room, or put less into the backup; what does not fit stops the run, and all is undone",
+        ));
+    }
+    let image = subject.material.image.as_ref().ok();
+    let disk = subject.host.root_disk().zip(image);
+    if let Some((disk, image)) = disk
+        && size.unpacked > disk.bytes.saturating_sub(image.image_bytes)
+    {
+        findings.push(Finding::error(
+            "backup-disk",
+            format!(
+                "the backup unpacks to {} MiB, holes filled, more than {} has beside the image",
+                mib(size.unpacked),
+                disk.name
+            ),
+            "put less into the backup",
+        ));
+    }
+    findings
+}
+
 /// Without a network file the new system may never be heard of.
 pub fn network(subject: &Subject) -> Vec<Finding> {
     let mut findings = subject.material.network_findings.clone();

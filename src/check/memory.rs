@@ -1,6 +1,7 @@
 //! The check of memory: stage 2 keeps the image and the backup in it.
 
 use super::Subject;
+use crate::backup::{self, Origin};
 use crate::finding::Finding;
 
 /// What stage 2 needs for itself: its buffers, the kernel's tables and caches that can't be freed.
@@ -27,10 +28,10 @@ impl Need {
         let scan = subject.material.image.as_ref().ok()?;
         Some(Need {
             image: scan.file_bytes,
-            backup: match subject.config.backup_script.value {
+            backup: match backup::origin(subject.config) {
+                Origin::Existing => subject.material.old_backup.unwrap_or(0),
                 // It is made anew, of a size that nobody knows before.
-                Some(_) => 0,
-                None => subject.material.old_backup.unwrap_or(0),
+                Origin::Script(_) | Origin::Definition(_) | Origin::Directories(_) => 0,
             },
             initramfs: 2 * subject.material.initramfs_bytes,
             working: WORKING,
@@ -68,5 +69,26 @@ pub fn stage2(subject: &Subject) -> Vec<Finding> {
             mib(need.reserve),
         ),
         "use a smaller image or backup, or a machine with more memory",
+    )]
+}
+
+/// A backup that is yet to be made may fit: how well it packs is known when it is made.
+pub fn backup(subject: &Subject) -> Vec<Finding> {
+    let Some(need) = Need::of(subject) else {
+        return Vec::new();
+    };
+    let packed = subject.material.backup.size.packed;
+    let room = subject.host.memory.total.saturating_sub(need.total());
+    if packed <= room {
+        return Vec::new();
+    }
+    vec![Finding::warning(
+        "backup-memory",
+        format!(
+            "the backup may have up to {} MiB, and stage 2 has room in memory for {}",
+            packed.div_ceil(1 << 20),
+            room >> 20
+        ),
+        "put less into the backup; one that does not fit stops the run, and all is undone",
     )]
 }

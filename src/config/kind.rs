@@ -106,6 +106,26 @@ impl Kind for Folder {
     }
 }
 
+/// Folders, as absolute paths without `.` and `..`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folders(pub Vec<String>);
+
+impl Kind for Folders {
+    const SYNTAX: &'static str = "folders, with blanks between them";
+
+    fn read(text: &str, home: &str) -> Result<Self, Refusal> {
+        let folders = text.split_ascii_whitespace();
+        let folders: Vec<String> = folders.map(|path| path::absolute(home, path)).collect();
+        match folders.is_empty() {
+            true => refuse(
+                "has no folder in it",
+                "write its path, or nothing between the quotes",
+            ),
+            false => Ok(Folders(folders)),
+        }
+    }
+}
+
 /// A device file, such as `/dev/sdb1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceFile(pub String);

@@ -6,7 +6,7 @@
 
 pub mod balena;
 pub mod kind;
-mod path;
+pub(crate) mod path;
 pub mod reference;
 pub mod sample;
 pub mod settings;
@@ -19,7 +19,7 @@ use std::ops::Deref;
 
 use crate::sys::files::Sys;
 
-use self::settings::{NOT_YET, RETIRED, SETTINGS, Setting, Settings};
+use self::settings::{RETIRED, SETTINGS, Setting, Settings};
 use self::shell::{Assignment, Position};
 
 /// The file that is read when the command line names none.
@@ -172,15 +172,6 @@ pub enum Problem {
         name: String,
         /// The setting with the most similar name, if any is similar.
         nearest: Option<&'static str>,
-    },
-    /// A setting of the older tools.
-    #[error(
-        "{name} is not supported yet by this version; remove the line, or leave the value blank if \
-         the migration does not depend on it"
-    )]
-    NotYet {
-        /// The name.
-        name: String,
     },
     /// A setting of the older tools that makes no sense any more.
     #[error("{name} means nothing to this version; {instead}")]
@@ -350,9 +341,6 @@ fn last_of_each(
 /// What to say about a name that is no setting. A blank value for a setting of the older tools asks
 /// for nothing, and their sample files had many.
 fn unknown(Assignment { name, value, .. }: Assignment) -> Option<Problem> {
-    if NOT_YET.contains(&name.as_str()) {
-        return (!value.is_empty()).then_some(Problem::NotYet { name });
-    }
     if let Some((_, instead)) = RETIRED.iter().find(|(retired, _)| *retired == name) {
         return (!value.is_empty()).then_some(Problem::Retired { name, instead });
     }

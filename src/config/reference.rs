@@ -3,7 +3,7 @@
 //! `migratecfg/REFERENCE.md` is its output; a test compares them.
 
 use super::sample::wrap;
-use super::settings::{NOT_YET, RETIRED, SETTINGS, Setting};
+use super::settings::{RETIRED, SETTINGS, Setting};
 
 /// Lines of prose are broken here.
 const WIDTH: usize = 100;
@@ -36,9 +36,6 @@ pub fn reference(options: &[(&str, &str)], retired_options: &[(&str, &str)]) -> 
     text.push_str("\n## Names of the older tools that are refused\n\n");
     items(RETIRED, &mut text);
     items(retired_options, &mut text);
-    for name in NOT_YET {
-        text.push_str(&format!("- `{name}`: not supported yet by this version\n"));
-    }
     text
 }
 

@@ -6,7 +6,9 @@
 use super::kind::limit::{BadBlocks, Seconds, Speed};
 use super::kind::network::{HomeFiles, HostName, Port, Ssids, TakenNames};
 use super::kind::word::{GrubDevice, LogLevel, TermExit};
-use super::kind::{DeviceFile, Folder, FsType, HomeFile, Kilobytes, Kind, Reboot, Refusal};
+use super::kind::{
+    DeviceFile, Folder, Folders, FsType, HomeFile, Kilobytes, Kind, Reboot, Refusal,
+};
 use super::{Origin, Sourced};
 
 /// A row of the table.
@@ -138,8 +140,14 @@ settings! {
     BACKUP_SCRIPT backup_script: Option<HomeFile> = "", None,
         "A program that makes the backup. It is called with the path of the backup file to write, \
          and must end with exit code 0.";
+    BACKUP_DEFINITION backup_definition: Option<HomeFile> = "", None,
+        "A YAML file that says which files and folders go into which volume; README.md has the rules. \
+         Only used without BACKUP_SCRIPT.";
+    BACKUP_DIRECTORIES backup_directories: Option<Folders> = "", None,
+        "Folders for the backup. Each becomes a volume with the name of its last part. Only used \
+         without BACKUP_SCRIPT and BACKUP_DEFINITION.";
     BACKUP_FILE backup_file: HomeFile = "backup.tgz", None,
-        "The backup: what BACKUP_SCRIPT makes, or a file that is there already. It becomes \
+        "The backup: what is made, or a file that is there already. It becomes \
          backup.tgz on resin-data.";
     MIN_ROOT_AVAIL min_root_avail: Kilobytes = "10240", None,
         "Space that must be free in the file system of /.";
@@ -176,10 +184,6 @@ settings! {
     GRUB_CORE_IMG grub_core_img: Option<HomeFile> = "", None,
         "The core.img for GRUB_INSTALL.";
 }
-
-/// Settings of the older tools that this version does not know yet. A value for one of them is an
-/// error: ignoring it would do something else than was asked for.
-pub const NOT_YET: &[&str] = &["BACKUP_DEFINITION", "BACKUP_DIRECTORIES"];
 
 /// Settings of the older tools that make no sense any more, and what to do instead.
 pub const RETIRED: &[(&str, &str)] = &[

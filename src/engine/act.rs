@@ -1,20 +1,18 @@
 //! What each step does, and what takes it back.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::journal::DIR;
+use crate::backup::{self, Volume, aside};
 use crate::handover::{self, StoredFile};
 use crate::initramfs;
 use crate::payload::digest::sha256_hex;
 use crate::step::{BackupPlace, Expect, Step, Undo, Writers};
 use crate::sys::Sys;
-
-/// Where a backup from an earlier day waits while a new one is made.
-fn aside(path: &str) -> String {
-    format!("{path}.before-balena-migrate")
-}
 
 /// Reads what will take `step` back, and saves what it will replace.
 pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
@@ -34,7 +32,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
         }
         Step::SealHandover { .. } => save(sys, number, handover::PATH, None),
         Step::BuildInitramfs { path, .. } => save(sys, number, path, None),
-        Step::Backup { creates, .. } => {
+        Step::Backup { creates, .. } | Step::Archive { creates, .. } => {
             let aside = aside(creates);
             if sys.exists(&aside) {
                 bail!(
@@ -90,8 +88,8 @@ fn check_unchanged(sys: &Sys, path: &str, seen: Option<&[u8]>) -> Result<()> {
     Ok(())
 }
 
-/// Does the step.
-pub fn act(sys: &Sys, step: &Step) -> Result<()> {
+/// Does the step. `say` gets how far a long one is.
+pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
     match step {
         Step::WriteFile {
             path,
@@ -104,6 +102,7 @@ pub fn act(sys: &Sys, step: &Step) -> Result<()> {
             folder,
             creates,
         } => back_up(sys, argv, folder, creates),
+        Step::Archive { volumes, creates } => archive(sys, volumes, creates, say),
         Step::SealHandover {
             handover,
             backup,
@@ -142,11 +141,7 @@ fn write(sys: &Sys, path: &str, content: &[u8], mode: u32) -> Result<()> {
 
 /// Runs the backup script, with a backup of an earlier day out of its way.
 fn back_up(sys: &Sys, argv: &[String], folder: &str, creates: &str) -> Result<()> {
-    if sys.exists(creates) {
-        let aside = aside(creates);
-        sys.rename(creates, &aside)
-            .with_context(|| format!("moving {creates} to {aside}"))?;
-    }
+    put_aside(sys, creates)?;
     run(sys, argv, Some(folder))?;
     let meta = sys
         .meta(creates)
@@ -154,7 +149,65 @@ fn back_up(sys: &Sys, argv: &[String], folder: &str, creates: &str) -> Result<()
     if meta.bytes == 0 {
         bail!("the backup script ended well but {creates} is empty");
     }
-    Ok(())
+    backup::inspect::check(sys, creates)
+}
+
+/// Makes the backup, with one of an earlier day out of its way.
+fn archive(sys: &Sys, volumes: &[Volume], creates: &str, say: &mut dyn FnMut(&str)) -> Result<()> {
+    /// Between two words about the progress.
+    const PAUSE: Duration = Duration::from_secs(10);
+    put_aside(sys, creates)?;
+    let mut last = Instant::now();
+    let mut progress = |bytes: u64| {
+        if last.elapsed() >= PAUSE {
+            last = Instant::now();
+            say(&format!("make the backup: {} MiB read", bytes >> 20));
+        }
+    };
+    sys.write_with(creates, 0o600, None, |file| {
+        let own = backup::survey::own_files(sys, creates);
+        let sink = Gated {
+            sys,
+            file,
+            path: creates,
+        };
+        let notes = backup::archive::write(sys, volumes, &own, sink, &mut progress)
+            .map_err(|error| io::Error::other(format!("{error:#}")))?;
+        for note in notes {
+            log::warn!("the backup: {note}");
+        }
+        Ok(())
+    })
+    .with_context(|| format!("making the backup {creates}"))
+}
+
+/// Moves a backup from an earlier day out of the way.
+fn put_aside(sys: &Sys, path: &str) -> Result<()> {
+    if !sys.exists(path) {
+        return Ok(());
+    }
+    let aside = aside(path);
+    sys.rename(path, &aside)
+        .with_context(|| format!("moving {path} to {aside}"))
+}
+
+/// A file whose every write is a change that may be refused: a backup can take long, and must be
+/// open to an interruption.
+struct Gated<'a> {
+    sys: &'a Sys,
+    file: &'a mut File,
+    path: &'a str,
+}
+
+impl Write for Gated<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sys.pass(&format!("writing {}", self.path))?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Runs a program that must succeed.

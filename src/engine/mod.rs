@@ -31,7 +31,8 @@ pub enum ApplyError {
 }
 
 /// Does the `work` of a plan. `changing` is the machine with a gate that fails when the user interrupts;
-/// `sys` is the same machine for the undo. `say` gets each step in words before it is done.
+/// `sys` is the same machine for the undo. `say` gets each step in words before it
+/// is done, and how far a long one is.
 pub fn apply(
     sys: &Sys,
     changing: &Sys,
@@ -72,7 +73,7 @@ fn apply_steps(
             what,
             undo,
         })?;
-        act::act(sys, step)?;
+        act::act(sys, step, &mut |how_far| say(number, how_far))?;
         journal.append(&Record::Done { step: number })?;
     }
     // What was renamed into place is durable by itself; tools of the distribution promise nothing.

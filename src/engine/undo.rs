@@ -116,6 +116,7 @@ fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
             aside,
             existed,
         } => {
+            remove(sys, &temporary_name(path))?;
             if *existed && !sys.exists(aside) {
                 // It was never moved aside, or it is back already.
                 return Ok(());

@@ -4,6 +4,7 @@
 
 pub mod text;
 
+use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::Subject;
 use crate::check::memory::Need;
@@ -372,17 +373,13 @@ fn restore(
     Restore { fs, path, old }
 }
 
-fn backup_file(subject: &Subject) -> String {
-    subject.config.backup_file.0.clone()
-}
-
-/// The backup that the script will make, or the one that lies there.
+/// The backup that will be made, or the one that lies there.
 fn backup_place(subject: &Subject) -> Option<BackupPlace> {
-    let made = subject.config.backup_script.value.is_some();
+    let made = backup::origin(subject.config) != Origin::Existing;
     if !made && subject.material.old_backup.is_none() {
         return None;
     }
-    let path = backup_file(subject);
+    let path = subject.config.backup_file.0.clone();
     let (fs, path_in_fs) = place_of(subject.host, &path);
     Some(BackupPlace {
         path,
@@ -392,13 +389,19 @@ fn backup_place(subject: &Subject) -> Option<BackupPlace> {
 }
 
 fn backup_step(subject: &Subject) -> Option<Step> {
-    let script = subject.config.backup_script.value.as_ref()?;
-    let creates = backup_file(subject);
-    Some(Step::Backup {
-        argv: vec![script.0.clone(), creates.clone()],
-        folder: subject.config.home_dir.0.clone(),
-        creates,
-    })
+    let creates = subject.config.backup_file.0.clone();
+    match backup::origin(subject.config) {
+        Origin::Script(script) => Some(Step::Backup {
+            argv: vec![script.to_owned(), creates.clone()],
+            folder: subject.config.home_dir.0.clone(),
+            creates,
+        }),
+        Origin::Definition(_) | Origin::Directories(_) => Some(Step::Archive {
+            volumes: subject.material.backup.volumes.clone(),
+            creates,
+        }),
+        Origin::Existing => None,
+    }
 }
 
 fn log_drive(subject: &Subject) -> Option<LogDrive> {

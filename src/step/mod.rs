@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Volume;
 use crate::handover::Handover;
 use crate::initramfs::Recipe;
 use crate::secret::Secret;
@@ -31,6 +32,13 @@ pub enum Step {
         /// Working folder.
         folder: String,
         /// The file it makes.
+        creates: String,
+    },
+    /// Make the backup from files and folders.
+    Archive {
+        /// What goes into it.
+        volumes: Vec<Volume>,
+        /// The file to make.
         creates: String,
     },
     /// Complete the hand-over with the backup's size and hash, and write it.
@@ -94,6 +102,13 @@ impl Step {
         match self {
             Step::WriteFile { path, .. } => format!("write {path}"),
             Step::Backup { argv, .. } => format!("make the backup: run {}", argv.join(" ")),
+            Step::Archive { volumes, creates } => {
+                let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+                format!(
+                    "make the backup {creates} of the volumes {}",
+                    names.join(", ")
+                )
+            }
             Step::SealHandover { .. } => format!("write {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("build the initramfs {path}"),
             Step::RunTool { argv } => format!("run {}", argv.join(" ")),
@@ -109,7 +124,9 @@ impl Step {
                 Expect::Seen(Some(_)) => format!("put the old {path} back"),
                 Expect::Anything => format!("put the old {path} back, or remove it"),
             },
-            Step::Backup { creates, .. } => format!("remove {creates}, or put the old one back"),
+            Step::Backup { creates, .. } | Step::Archive { creates, .. } => {
+                format!("remove {creates}, or put the old one back")
+            }
             Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("remove {path}"),
             Step::RunTool { .. } => "nothing".into(),

@@ -12,5 +12,6 @@ pub mod mount;
 pub mod net;
 pub mod power;
 pub mod speed;
+pub mod tree;
 
 pub use files::Sys;
