@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::backup::{self, Prepared};
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
+use crate::config::hostname;
 use crate::config::kind::DeviceFile;
 use crate::connect;
 use crate::finding::Finding;
@@ -256,7 +257,7 @@ fn keep_name(
 ) -> Option<String> {
     let name = &host.hostname;
     let json = json.as_mut().filter(|_| *config.keep_name)?;
-    if !balena::is_host_name(name) {
+    if !hostname::is_host_name(name) {
         findings.push(Finding::warning(
             "hostname",
             format!("`{name}` is no host name that the new system can have; it names itself"),
@@ -264,7 +265,7 @@ fn keep_name(
         ));
         return None;
     }
-    json.keep_name(name).then(|| name.clone())
+    hostname::keep(json, name).then(|| name.clone())
 }
 
 /// Measures the disk of / by a folder on it, when there is a limit to its speed.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use balena_migrate::backup::Prepared;
 use balena_migrate::check::{self, Subject};
-use balena_migrate::config::{self, Config, Overrides, balena};
+use balena_migrate::config::{self, Config, Overrides, balena, hostname};
 use balena_migrate::finding::{Finding, stops};
 use balena_migrate::handover::{Format, Handover, ImagePartition, TableIdentity};
 use balena_migrate::host::{CustomCfg, FileSystem, Host};
@@ -92,7 +92,7 @@ fn scan() -> Scan {
 fn case(host: &str) -> Case {
     let mut json = balena::inspect("/root/migratecfg/config.json", CONFIG_JSON.into());
     let host = captured(host);
-    let kept = json.keep_name(&host.hostname);
+    let kept = hostname::keep(&mut json, &host.hostname);
     Case {
         material: Material {
             kept_name: kept.then(|| host.hostname.clone()),

@@ -118,12 +118,24 @@ pub const PLAIN: &[(&str, &str)] = &[
 pub const RETIRED: &[(&str, &str)] = &[
     ("--backup-cfg", "set BACKUP_DEFINITION in the file"),
     (
+        "--change-dt-to",
+        "leave it out: download config.json and image for the right device",
+    ),
+    (
         "--download-only",
         "images are not downloaded; get one from the dashboard",
     ),
     (
         "--fallback-log",
         "leave it out: the log of stage 2 is always kept",
+    ),
+    (
+        "--fallback-log-dir",
+        "leave it out: `balena-migrate status` names the log of stage 2",
+    ),
+    (
+        "--fallback-log-filename",
+        "leave it out: `balena-migrate status` names the log of stage 2",
     ),
     (
         "--log-file",
@@ -137,6 +149,18 @@ pub const RETIRED: &[(&str, &str)] = &[
     (
         "--no-dt-check",
         "leave it out: an image for another device would not boot",
+    ),
+    (
+        "--no-efi-setup",
+        "leave it out: no boot loader is installed beside that of the image",
+    ),
+    (
+        "--no-fail-on-efi",
+        "leave it out: no boot loader is installed beside that of the image",
+    ),
+    (
+        "--report-hup-progress",
+        "leave it out: progress is shown on the console",
     ),
     (
         "--stage2",

@@ -1,7 +1,8 @@
 //! config.json: what makes the new system a device of a fleet.
 //!
 //! Called by the checks and the planner. All that is wrong with the file is reported at once. The
-//! file goes to the new system as it is, so this is a look at it, not a translation.
+//! file goes to the new system as it is but for the host name ([`super::hostname`]), so this is a
+//! look at it, not a translation.
 
 use serde_json::{Map, Value};
 
@@ -17,21 +18,11 @@ pub struct BalenaConfig {
     device_type: Option<String>,
     api: Option<Endpoint>,
     vpn: Option<Endpoint>,
-    hostname: Hostname,
     wifi: Option<Wifi>,
     /// The whole file. It has keys in it.
     pub bytes: Secret,
     /// All that is wrong with it.
     pub findings: Vec<Finding>,
-}
-
-/// What config.json says about the host name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hostname {
-    /// There is no such key, and one can be put after the first brace.
-    None,
-    /// There is one, or there is no object.
-    Settled,
 }
 
 /// The wifi network that config.json names in `wifiSsid` and `wifiKey`.
@@ -66,33 +57,6 @@ impl BalenaConfig {
     pub fn wifi(&self) -> Option<&Wifi> {
         self.wifi.as_ref()
     }
-
-    /// Puts `hostname` in, unless the file has one; whether it did. All other bytes stay as they
-    /// are: numbers and the order of keys are the user's.
-    pub fn keep_name(&mut self, name: &str) -> bool {
-        let brace = self.bytes.expose().iter().position(|&b| b == b'{');
-        let (Hostname::None, Some(brace)) = (self.hostname, brace) else {
-            return false;
-        };
-        let (before, after) = self.bytes.expose().split_at(brace + 1);
-        let line = format!("\n  \"hostname\": \"{name}\",");
-        self.bytes = Secret::new([before, line.as_bytes(), after].concat());
-        self.hostname = Hostname::Settled;
-        true
-    }
-}
-
-/// Whether the new system can have this host name (RFC 1123, and the 64 bytes of Linux).
-pub fn is_host_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    name.len() <= 64 && name.split('.').all(is_label)
 }
 
 /// Looks at a config.json. `file` names it in messages.
@@ -125,10 +89,6 @@ pub fn inspect(file: &str, bytes: Vec<u8>) -> BalenaConfig {
             };
             host_and_port(host, port)
         }),
-        hostname: match object.is_empty() || object.contains_key("hostname") {
-            true => Hostname::Settled,
-            false => Hostname::None,
-        },
         wifi: text(object, "wifiSsid").map(|ssid| Wifi {
             ssid: ssid.to_string(),
             key: Secret::new(text(object, "wifiKey").unwrap_or_default()),
@@ -407,34 +367,6 @@ mod tests {
         assert_eq!(read.vpn(), at("cloudlink.balena-cloud.com", 1194));
         assert_eq!(read.wifi().map(|wifi| wifi.ssid.as_str()), Some("Home"));
         assert!(!format!("{read:?}").contains("hidden123"));
-    }
-
-    #[test]
-    fn the_host_name_goes_in_and_nothing_else_changes() {
-        let old = b" {\"apiKey\": \"x\", \"big\": 12345678901234567890123}\n";
-        let mut read = inspect("c", old.to_vec());
-        assert!(read.keep_name("old-pi"));
-        assert_eq!(
-            String::from_utf8_lossy(read.bytes.expose()),
-            " {\n  \"hostname\": \"old-pi\",\"apiKey\": \"x\", \"big\": 12345678901234567890123}\n"
-        );
-        assert!(!read.keep_name("again"));
-        for settled in ["{\"hostname\": \"mine\"}", "{}", "[]", "{"] {
-            let mut read = inspect("c", settled.into());
-            assert!(!read.keep_name("old-pi"), "{settled}");
-            assert_eq!(read.bytes.expose(), settled.as_bytes());
-        }
-    }
-
-    #[test]
-    fn host_names_are_those_of_the_internet() {
-        for good in ["a", "old-pi", "pi.local", "3com"] {
-            assert!(is_host_name(good), "{good}");
-        }
-        let long = "a".repeat(65);
-        for bad in ["", "-a", "a-", "a_b", "a b", "a..b", "ä", "(none)", &long] {
-            assert!(!is_host_name(bad), "{bad}");
-        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! at once, each with file, line and column and what to do about it.
 
 pub mod balena;
+pub mod hostname;
 pub mod kind;
 pub(crate) mod path;
 pub mod reference;

@@ -425,9 +425,12 @@ fn label(target: Target) -> &'static str {
 
 fn disk_summary(host: &Host, disk: &Disk) -> DiskSummary {
     let partitions = disk.partitions.iter().map(|part| {
-        let fs = part.fs.as_ref().map_or("unknown".to_owned(), |fs| {
-            format!("{} {}", fs.fs_type, fs.label).trim_end().to_owned()
-        });
+        let fs = part
+            .fs
+            .as_ref()
+            .map_or("no known file system".to_owned(), |fs| {
+                format!("{} {}", fs.fs_type, fs.label).trim_end().to_owned()
+            });
         let mounted = host
             .mounts
             .iter()
