@@ -6,9 +6,13 @@
 //! among them, [`mod@write`] writes them down.
 
 pub mod bind;
+pub mod connman;
+pub mod dhcpcd;
 pub mod eap;
 pub mod given;
+pub mod ini;
 pub mod ip;
+pub mod iwd;
 pub mod keyfile;
 pub mod model;
 pub mod nm;
@@ -114,6 +118,9 @@ fn read(sources: &[Source]) -> Found {
         match source.kind {
             NetworkKind::WpaSupplicant => add(wpa::read(source.path, source.bytes)),
             NetworkKind::NetworkManager => add(nm::read(source.path, source.bytes)),
+            NetworkKind::Iwd => add(iwd::read(source.path, source.bytes)),
+            NetworkKind::Connman => add(connman::read(source.path, source.bytes)),
+            NetworkKind::Dhcpcd => add(dhcpcd::read(source.path, source.bytes)),
             _ => {}
         }
     }

@@ -313,3 +313,10 @@ pub fn mac(text: &str) -> Option<String> {
     let is_pair = |pair: &&str| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
     (pairs.len() == 6 && pairs.iter().all(is_pair)).then(|| pairs.join(":").to_ascii_uppercase())
 }
+
+/// The bytes of hexadecimal digits.
+pub fn hex(digits: &str) -> Option<Vec<u8>> {
+    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let at = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    is_hex.then(|| (0..digits.len()).step_by(2).map(at).collect())?
+}

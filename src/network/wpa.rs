@@ -7,7 +7,7 @@
 use super::eap::{Phase2, Wanted};
 use super::model::{
     Connection, Device, Eap, Ethernet, Found, Link, Loss, MAX_SSID_BYTES, Security, Skipped, Wifi,
-    is_password, wpa_psk,
+    hex, is_password, wpa_psk,
 };
 use crate::secret::Secret;
 
@@ -109,6 +109,35 @@ impl Block {
             .parse()
             .ok()
     }
+}
+
+/// A setting of `wpa-…` in ifupdown's files: key without `wpa-`, value and line.
+pub type Written = (String, String, usize);
+
+/// Reads a network that ifupdown's options describe: wpa_supplicant's own, but texts may go without
+/// quotes.
+pub fn read_options(path: &str, line: usize, options: &[Written]) -> Found {
+    const BARE: [&str; 5] = ["key-mgmt", "eap", "scan-ssid", "priority", "disabled"];
+    let settings = options.iter().map(|(key, value, line)| {
+        let is_key = key == "psk" && value.len() == 64;
+        let is_bare = BARE.contains(&key.as_str()) || is_key || value.starts_with('"');
+        Setting {
+            line: *line,
+            key: key.replace('-', "_"),
+            value: match is_bare {
+                true => value.as_bytes().to_vec(),
+                false => format!("\"{value}\"").into_bytes(),
+            },
+        }
+    });
+    let block = Block {
+        line,
+        is_network: true,
+        settings: settings.collect(),
+    };
+    let mut found = Found::default();
+    finish(path, Some(block), &mut found);
+    found
 }
 
 /// Why a network is not carried, and where the reason stands.
@@ -380,12 +409,7 @@ fn text_or_hex(value: &[u8]) -> Option<Vec<u8>> {
     if let Some(rest) = value.strip_prefix(b"P\"") {
         return unescape(rest.strip_suffix(b"\"")?);
     }
-    let is_hex = value.len().is_multiple_of(2) && value.iter().all(u8::is_ascii_hexdigit);
-    let hex = std::str::from_utf8(value).ok().filter(|_| is_hex)?;
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok())
-        .collect()
+    hex(std::str::from_utf8(value).ok()?)
 }
 
 /// Resolves the escapes of `P"…"`, which are those of C.
