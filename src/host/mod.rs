@@ -12,7 +12,7 @@ mod interfaces;
 mod kernel;
 mod memory;
 mod mounts;
-mod network;
+pub mod network;
 mod os;
 
 use std::net::IpAddr;

@@ -23,7 +23,7 @@ const NETWORKD: [&str; 2] = ["/etc/systemd/network", "/run/systemd/network"];
 const NETPLAN: [&str; 3] = ["/etc/netplan", "/run/netplan", "/lib/netplan"];
 
 /// All network files, sorted within their folders. A folder that can't be listed has none.
-pub(super) fn collect(sys: &Sys) -> Vec<NetworkFile> {
+pub fn collect(sys: &Sys) -> Vec<NetworkFile> {
     let mut files = regular_files(sys, WPA_SUPPLICANT, NetworkKind::WpaSupplicant, |name| {
         name.starts_with("wpa_supplicant") && name.ends_with(".conf")
     });

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::ip::Ip;
-use super::model::{Connection, Device, Found, Link, Loss, Skipped};
+use super::model::{Connection, Device, Ethernet, Found, Link, Loss, Skipped, Vlan};
 use crate::host::Interface;
 
 /// The network hardware of the machine, and what it uses now.
@@ -38,10 +38,8 @@ pub fn bind(found: Found, links: &Links) -> Found {
         skipped: found.skipped,
     };
     let mut for_wifi: Vec<Connection> = Vec::new();
-    for connection in found.connections {
-        if connection.is_default() {
-            continue;
-        }
+    let wanted = found.connections.into_iter().filter(|c| !c.is_default());
+    for connection in wanted.flat_map(|connection| expand(connection, links)) {
         match bind_one(connection, links) {
             Bound::Connection(connection) => bound.connections.push(connection),
             Bound::ForWifi(connection) => for_wifi.push(connection),
@@ -54,6 +52,62 @@ pub fn bind(found: Found, links: &Links) -> Found {
     bound
 }
 
+/// One connection for each piece of hardware that a pattern such as `en* eth0` means.
+fn expand(connection: Connection, links: &Links) -> Vec<Connection> {
+    let (Link::Ethernet(Ethernet { device, .. }) | Link::Vlan(Vlan { parent: device, .. })) =
+        &connection.link
+    else {
+        return vec![connection];
+    };
+    let Device::Named(patterns) = device else {
+        return vec![connection];
+    };
+    let patterns: Vec<&str> = patterns.split_ascii_whitespace().collect();
+    let is_meant = |interface: &&Interface| {
+        let mut patterns = patterns.iter();
+        patterns.any(|pattern| matches(pattern.as_bytes(), interface.name.as_bytes()))
+    };
+    let meant: Vec<&Interface> = links.interfaces.iter().filter(is_meant).collect();
+    if meant.is_empty() {
+        return vec![connection];
+    }
+    let on = |interface: &&Interface| {
+        let mut connection = connection.clone();
+        if let Some(device) = connection.device_mut() {
+            *device = Device::Named(interface.name.clone());
+        }
+        connection
+    };
+    meant.iter().map(on).collect()
+}
+
+/// Whether a name fits a pattern with `*` and `?`. After a mismatch only the last star is tried
+/// again, so that no pattern takes long.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((at, from)) = star else {
+                    return false;
+                };
+                star = Some((at, from + 1));
+                (p, n) = (at + 1, from + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
 enum Bound {
     Connection(Connection),
     ForWifi(Connection),
@@ -61,10 +115,8 @@ enum Bound {
 }
 
 fn bind_one(mut connection: Connection, links: &Links) -> Bound {
-    let device = match &mut connection.link {
-        Link::Ethernet(ethernet) => &mut ethernet.device,
-        Link::Vlan(vlan) => &mut vlan.parent,
-        Link::Wifi(_) | Link::Gsm => return Bound::Connection(connection),
+    let Some(device) = connection.device_mut() else {
+        return Bound::Connection(connection);
     };
     let interface = match device {
         Device::Any => None,
@@ -113,5 +165,36 @@ fn give_to_wifi(addresses: Connection, bound: &mut Found) {
     if !given {
         let what = "no wifi network was found to use it with".to_owned();
         bound.skipped.push(lost(&addresses, what));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_of_names() {
+        for (pattern, name) in [
+            ("en*", "enp3s0"),
+            ("eth?", "eth0"),
+            ("*", "x"),
+            ("e*s0*", "enp3s0"),
+        ] {
+            assert!(
+                matches(pattern.as_bytes(), name.as_bytes()),
+                "{pattern} {name}"
+            );
+        }
+        for (pattern, name) in [
+            ("en*", "eth0"),
+            ("eth?", "eth10"),
+            ("", "x"),
+            ("*1", "eth0"),
+        ] {
+            assert!(
+                !matches(pattern.as_bytes(), name.as_bytes()),
+                "{pattern} {name}"
+            );
+        }
     }
 }

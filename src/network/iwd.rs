@@ -169,14 +169,30 @@ impl File<'_> {
             true => inner("Password"),
             false => of_method("Password").or_else(|| value("EAP-Password")),
         };
+        let mask = of_method("ServerDomainMask");
+        if let Some(mask) = &mask
+            && (mask.contains(';') || mask.trim_start_matches("*.").contains('*'))
+        {
+            return Err((
+                section.line,
+                format!("the mask of servers `{mask}` is not carried"),
+            ));
+        }
+        let (domain_suffix, domain) = match mask {
+            Some(mask) => match mask.strip_prefix("*.") {
+                Some(suffix) => (Some(suffix.to_owned()), None),
+                None => (None, Some(mask)),
+            },
+            None => (None, None),
+        };
         let wanted = Wanted {
             methods: vec![method.to_ascii_lowercase()],
             identity,
             anonymous_identity,
             password: password.map(Secret::new),
             phase2,
-            domain_suffix: None,
-            domain: None,
+            domain_suffix,
+            domain,
             peap_version: None,
             ca_cert: file("CACert"),
             client_cert: file("ClientCert"),

@@ -10,11 +10,14 @@ pub mod connman;
 pub mod dhcpcd;
 pub mod eap;
 pub mod given;
+pub mod ifupdown;
 pub mod ini;
 pub mod ip;
 pub mod iwd;
 pub mod keyfile;
 pub mod model;
+pub mod netplan;
+pub mod networkd;
 pub mod nm;
 pub mod select;
 pub mod wpa;
@@ -107,21 +110,39 @@ fn carry_beside(
     Network { keyfiles, findings }
 }
 
-/// Reads every source.
+/// Reads every source, those of one kind together: their files may belong together.
 fn read(sources: &[Source]) -> Found {
+    /// The order decides between equal networks: the first is kept.
+    const KINDS: [NetworkKind; 8] = [
+        NetworkKind::WpaSupplicant,
+        NetworkKind::NetworkManager,
+        NetworkKind::Iwd,
+        NetworkKind::Connman,
+        NetworkKind::Netplan,
+        NetworkKind::Ifupdown,
+        NetworkKind::Dhcpcd,
+        NetworkKind::Networkd,
+    ];
     let mut found = Found::default();
-    let mut add = |read: Found| {
-        found.connections.extend(read.connections);
-        found.skipped.extend(read.skipped);
-    };
-    for source in sources {
-        match source.kind {
-            NetworkKind::WpaSupplicant => add(wpa::read(source.path, source.bytes)),
-            NetworkKind::NetworkManager => add(nm::read(source.path, source.bytes)),
-            NetworkKind::Iwd => add(iwd::read(source.path, source.bytes)),
-            NetworkKind::Connman => add(connman::read(source.path, source.bytes)),
-            NetworkKind::Dhcpcd => add(dhcpcd::read(source.path, source.bytes)),
-            _ => {}
+    for kind in KINDS {
+        let of_kind: Vec<&Source> = sources.iter().filter(|s| s.kind == kind).collect();
+        let each = |read: fn(&str, &[u8]) -> Found| {
+            let read = of_kind.iter().map(|source| read(source.path, source.bytes));
+            read.collect()
+        };
+        let reads: Vec<Found> = match kind {
+            NetworkKind::WpaSupplicant => each(wpa::read),
+            NetworkKind::NetworkManager => each(nm::read),
+            NetworkKind::Iwd => each(iwd::read),
+            NetworkKind::Connman => each(connman::read),
+            NetworkKind::Dhcpcd => each(dhcpcd::read),
+            NetworkKind::Netplan => vec![netplan::read(&of_kind)],
+            NetworkKind::Ifupdown => vec![ifupdown::read(&of_kind)],
+            NetworkKind::Networkd => vec![networkd::read(&of_kind)],
+        };
+        for read in reads {
+            found.connections.extend(read.connections);
+            found.skipped.extend(read.skipped);
         }
     }
     found

@@ -213,6 +213,15 @@ impl Connection {
         }
     }
 
+    /// The hardware that it is bound to, or is to be.
+    pub fn device_mut(&mut self) -> Option<&mut Device> {
+        match &mut self.link {
+            Link::Ethernet(ethernet) => Some(&mut ethernet.device),
+            Link::Vlan(vlan) => Some(&mut vlan.parent),
+            Link::Wifi(_) | Link::Gsm => None,
+        }
+    }
+
     /// What is lost without it.
     pub fn loss(&self) -> Loss {
         match self.wifi() {

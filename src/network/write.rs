@@ -34,7 +34,7 @@ pub fn write(connection: &Connection, name: &str) -> Secret {
                 put_eap(&mut file, eap);
             }
         }
-        Link::Vlan(vlan) => put_vlan(&mut file, vlan),
+        Link::Vlan(vlan) => put_vlan(&mut file, vlan, name),
         Link::Gsm => {}
     }
     for kept in &connection.kept {
@@ -88,9 +88,10 @@ fn put_device(file: &mut Document, device: &Device) {
 }
 
 /// Without `parent`, NetworkManager looks for the parent by the hardware address. The new device
-/// has to be named by the file, as it can't be named after a parent that is not known by name.
-fn put_vlan(file: &mut Document, vlan: &Vlan) {
-    file.put("connection", "interface-name", &format!("vlan{}", vlan.id));
+/// has to be named by the file, as it can't be named after a parent that is not known by name; one
+/// tag may be used on two wires, so the file's own name is taken.
+fn put_vlan(file: &mut Document, vlan: &Vlan, name: &str) {
+    file.put("connection", "interface-name", name);
     file.put("vlan", "id", &vlan.id.to_string());
     put_device(file, &vlan.parent);
 }
