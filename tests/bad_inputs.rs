@@ -10,6 +10,7 @@ use std::path::Path;
 
 use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Overrides};
+use balena_migrate::finding::{Finding, Severity};
 use balena_migrate::host::Host;
 use balena_migrate::material::{self, WriteTest};
 use balena_migrate::sys::Sys;
@@ -265,8 +266,14 @@ fn snapshot(folder: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     all
 }
 
-/// All that is said of the files; nothing may change.
+/// All that is said of the files.
 fn said(settings: &str, files: &[(&str, &str)]) -> Vec<String> {
+    let found = found(settings, files, WriteTest::Never);
+    found.iter().map(ToString::to_string).collect()
+}
+
+/// All that is found; nothing may change.
+fn found(settings: &str, files: &[(&str, &str)], write_test: WriteTest) -> Vec<Finding> {
     let root = tempfile::tempdir().expect("making a folder");
     write(root.path(), "proc/self/exe", b"the program");
     for (name, text) in files {
@@ -286,7 +293,7 @@ fn said(settings: &str, files: &[(&str, &str)]) -> Vec<String> {
         serde_json::from_str(include_str!("hosts/debian-12-bios.json")).expect("it is a snapshot");
     host.network.clear();
     let sys = Sys::new(root.path());
-    let material = material::gather(&sys, &config, &host, WriteTest::Never, &mut |_| ())
+    let material = material::gather(&sys, &config, &host, write_test, &mut |_| ())
         .expect("nothing is wrong with this machine");
     let subject = Subject {
         config: &config,
@@ -295,8 +302,10 @@ fn said(settings: &str, files: &[(&str, &str)]) -> Vec<String> {
     };
     let found = check::all(&subject);
     assert_eq!(before, snapshot(root.path()), "{settings}");
-    let found = found.iter().filter(|found| !MACHINE.contains(&found.code));
-    found.map(ToString::to_string).collect()
+    let found = found.into_iter();
+    found
+        .filter(|found| !MACHINE.contains(&found.code))
+        .collect()
 }
 
 #[test]
@@ -322,4 +331,28 @@ fn what_is_wrong_in_config_json_is_said_and_nothing_changes() {
             .collect();
         assert_eq!(said("BALENA_CONFIG=c", &[("c", &json)]), expected, "{new}");
     }
+}
+
+/// No disk is that fast, and every disk is faster than nothing.
+#[test]
+fn the_speed_of_the_disk_is_measured_only_when_asked_for_and_leaves_nothing() {
+    let files = &[("office", "")];
+    let codes = |settings: &str, write_test| -> Vec<(&str, Severity)> {
+        let found = found(settings, files, write_test);
+        found
+            .iter()
+            .map(|found| (found.code, found.severity))
+            .collect()
+    };
+    let allowed = WriteTest::Allowed;
+    assert_eq!(
+        codes("MIN_WRITE_SPEED=999999999", allowed),
+        [("write-speed", Severity::Error)]
+    );
+    assert_eq!(
+        codes("MIN_WRITE_SPEED=1\nWARN_WRITE_SPEED=999999999", allowed),
+        [("write-speed", Severity::Warning)]
+    );
+    assert_eq!(codes("MIN_WRITE_SPEED=1", allowed), []);
+    assert_eq!(codes("MIN_WRITE_SPEED=999999999", WriteTest::Never), []);
 }

@@ -78,6 +78,10 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", global = true)]
     pub check_timeout: Option<String>,
 
+    /// What the backup is made of (BACKUP_DEFINITION)
+    #[arg(long, value_name = "FILE", global = true)]
+    pub backup_cfg: Option<String>,
+
     /// Refuse a disk that writes slower, in kB/s (MIN_WRITE_SPEED)
     #[arg(long, value_name = "KB", global = true)]
     pub write_speed: Option<String>,
@@ -116,7 +120,6 @@ pub const PLAIN: &[(&str, &str)] = &[
 
 /// Options of the older tools that make no sense any more, and what to do instead.
 pub const RETIRED: &[(&str, &str)] = &[
-    ("--backup-cfg", "set BACKUP_DEFINITION in the file"),
     (
         "--change-dt-to",
         "leave it out: download config.json and image for the right device",
@@ -207,6 +210,7 @@ impl Options {
             ("BALENA_API_HOST", says(self.no_api_check, "")),
             ("BALENA_VPN_HOST", says(self.no_vpn_check, "")),
             ("BALENA_CONNECT_TIMEOUT", given(&self.check_timeout)),
+            ("BACKUP_DEFINITION", given(&self.backup_cfg)),
             ("MIN_WRITE_SPEED", given(&self.write_speed)),
             ("MAX_BADBLOCKS", given(&self.bad_blocks)),
             ("LOG_DRIVE", given(&self.log_to)),

@@ -127,7 +127,7 @@ settings! {
     BALENA_API_HOST balena_api_host: Option<HostName> = "api.balena-cloud.com", Some("--no-api-check"),
         "A host that must answer before anything is done. Not set: that of apiEndpoint in \
          config.json, or else the default. Blank: no check. The proxy of https_proxy and no_proxy \
-         in the environment is used.";
+         in the environment is used; sudo keeps them with -E only.";
     BALENA_API_PORT balena_api_port: Port = "443", None,
         "Its port. Not set: that of apiEndpoint in config.json, if the host comes from there.";
     BALENA_VPN_HOST balena_vpn_host: Option<HostName> = "vpn.balena-cloud.com", Some("--no-vpn-check"),
@@ -140,7 +140,7 @@ settings! {
     BACKUP_SCRIPT backup_script: Option<HomeFile> = "", None,
         "A program that makes the backup. It is called with the path of the backup file to write, \
          and must end with exit code 0.";
-    BACKUP_DEFINITION backup_definition: Option<HomeFile> = "", None,
+    BACKUP_DEFINITION backup_definition: Option<HomeFile> = "", Some("--backup-cfg"),
         "A YAML file that says which files and folders go into which volume; README.md has the rules. \
          Only used without BACKUP_SCRIPT.";
     BACKUP_DIRECTORIES backup_directories: Option<Folders> = "", None,
