@@ -36,6 +36,7 @@ const CHECKS: &[Check] = &[
     image::image,
     image::device_type,
     image::boot_room,
+    files::checksums,
     files::config_json,
     files::home_dir,
     files::root_room,

@@ -104,6 +104,21 @@ pub fn same_slug(a: &str, b: &str) -> bool {
     a == b || Device::find(a).is_some_and(|device| Device::find(b) == Some(device))
 }
 
+/// Whether code of an architecture, by balena's name of it, runs on a machine; `None` for names that
+/// are not known here.
+pub fn arch_fits(host: &Host, arch: &str) -> Option<bool> {
+    // Newer processors run the code of older ones.
+    let machines: &[&str] = match arch {
+        "amd64" => &["x86_64"],
+        "i386" => &["i686", "x86_64"],
+        "aarch64" => &["aarch64"],
+        "armv7hf" => &["armv7l", "aarch64"],
+        "rpi" => &["armv6l", "armv7l", "aarch64"],
+        _ => return None,
+    };
+    Some(machines.contains(&host.machine.as_str()))
+}
+
 /// Whether whole migrations were run on this system.
 pub fn is_tested(os: &Os) -> bool {
     let version = version(&os.version_id);

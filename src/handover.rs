@@ -128,12 +128,48 @@ pub enum Place {
     Memory,
 }
 
-/// Compression of an image file.
+/// What an image file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
+    /// The image itself.
+    Raw,
     /// gzip, one or more members.
     Gzip,
+    /// bzip2, one or more streams.
+    Bzip2,
+    /// xz, one or more streams.
+    Xz,
+    /// zstd, one or more frames.
+    Zstd,
+    /// A zip file with the image in it.
+    Zip(ZipEntry),
+}
+
+/// Where an image lies in a zip file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZipEntry {
+    /// The first byte of its data in the file.
+    pub offset: u64,
+    /// How the data is compressed.
+    pub method: ZipMethod,
+    /// Size of the data in the file, in bytes.
+    pub compressed_bytes: u64,
+    /// Size of the image, in bytes.
+    pub bytes: u64,
+    /// CRC-32 of the image.
+    pub crc32: u32,
+}
+
+/// Compression of a zip entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZipMethod {
+    /// None.
+    Stored,
+    /// RFC 1951.
+    Deflate,
 }
 
 /// The uncompressed image as stage 1 measured it.

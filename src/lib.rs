@@ -13,6 +13,7 @@
 pub mod backup;
 pub mod boot;
 pub mod check;
+pub mod checksums;
 pub mod cli;
 pub mod config;
 pub mod connect;

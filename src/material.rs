@@ -8,6 +8,7 @@ use std::io;
 use anyhow::{Context, Result};
 
 use crate::backup::{self, Prepared};
+use crate::checksums;
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
 use crate::config::hostname;
@@ -28,6 +29,8 @@ use crate::sys::identity::EXECUTABLE;
 pub struct Material {
     /// The image, or why it can't be used.
     pub image: Result<Scan, String>,
+    /// What is wrong with the files that checksums.sha256 and checksums.md5 name.
+    pub checksum_findings: Vec<Finding>,
     /// config.json, if one is given and can be read.
     pub config_json: Option<BalenaConfig>,
     /// The host name that was put into config.json for the new system (KEEP_NAME).
@@ -81,7 +84,12 @@ pub fn gather(
 ) -> Result<Material> {
     let (mut config_json, mut config_json_findings) = read_config_json(sys, config);
     let connect_findings = connect::check(sys, config, config_json.as_ref());
-    let image = read_image(sys, &config.image_name.0, progress)?;
+    let image_path = &config.image_name.0;
+    let lists = checksums::Lists::read(sys, &config.home_dir.0);
+    let want_md5 = lists.want_md5_of(image_path);
+    let image = read_image(sys, image_path, want_md5, progress)?;
+    let scanned = image.as_ref().ok().map(|scan| (image_path.as_str(), scan));
+    let checksum_findings = lists.verify(sys, scanned);
     let kept_name = keep_name(config, host, &mut config_json, &mut config_json_findings);
     let mut network = network::collect(sys, config, host);
     let made: Vec<&str> = network
@@ -101,6 +109,7 @@ pub fn gather(
     let initramfs_bytes = measure_initramfs(sys, &modules, contents)?;
     Ok(Material {
         image,
+        checksum_findings,
         config_json,
         kept_name,
         config_json_findings,
@@ -133,6 +142,7 @@ pub fn gather(
 fn read_image(
     sys: &Sys,
     path: &str,
+    want_md5: bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Result<Scan, String>> {
     let meta = match sys.meta(path) {
@@ -151,7 +161,7 @@ fn read_image(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let scratch = sys.scratch().context("making a temporary file")?;
-    Ok(scan::scan(file, scratch, progress).map_err(|error| error.to_string()))
+    Ok(scan::scan(file, scratch, want_md5, progress).map_err(|error| error.to_string()))
 }
 
 fn read_config_json(sys: &Sys, config: &Config) -> (Option<BalenaConfig>, Vec<Finding>) {

@@ -5,11 +5,11 @@
 mod filesystem;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use balena_migrate::handover::TableIdentity;
+use balena_migrate::handover::{Format, TableIdentity};
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::payload::scan::{Scan, ScanError, scan};
 use filesystem::{label, noise, pack, unpack};
@@ -40,7 +40,7 @@ fn image() -> &'static [u8] {
             if name == "resin-boot" {
                 let write = |name: &str, text: &[u8]| fs::write(dir.path().join(name), text).unwrap();
                 write("os-release", b"ID=\"balena-os\"\nSLUG=\"intel-nuc\"\nPRETTY_NAME=\"balenaOS 6\"\n");
-                write("device-type.json", b"{\"slug\":\"intel-nuc\",\"arch\":\"amd64\"}");
+                write("device-type.json", b"{\"slug\":\"intel-nuc\",\"aliases\":[\"nuc\"],\"arch\":\"amd64\"}");
                 write("kernel", &noise(MIB, 3));
                 write("balena-image", b"");
             }
@@ -82,8 +82,12 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gz.finish().unwrap()
 }
 
-fn scan_of(file: impl Read) -> Result<Scan, ScanError> {
-    scan(file, tempfile::tempfile().unwrap(), &mut |_| ())
+fn scan_of(file: &[u8]) -> Result<Scan, ScanError> {
+    scan_from(Cursor::new(file))
+}
+
+fn scan_from(file: impl Read + Seek) -> Result<Scan, ScanError> {
+    scan(file, tempfile::tempfile().unwrap(), false, &mut |_| ())
 }
 
 #[track_caller]
@@ -94,7 +98,7 @@ fn refused(file: &[u8]) -> String {
 #[test]
 fn a_balena_image_is_known_by_its_tables_labels_and_files() {
     let file = gzip(image());
-    let scan = scan_of(file.as_slice()).unwrap();
+    let scan = scan_of(&file).unwrap();
     assert_eq!(scan.image_bytes, 20 * MIB as u64);
     assert_eq!(scan.image_sha256, sha256_hex(image()));
     assert_eq!(scan.file_bytes, file.len() as u64);
@@ -128,7 +132,10 @@ fn a_balena_image_is_known_by_its_tables_labels_and_files() {
         .collect();
     assert_eq!(found, expected);
     assert_eq!(scan.slug(), Some("intel-nuc"));
-    assert_eq!(scan.boot.device_type.as_deref(), Some("intel-nuc"));
+    let device_type = scan.boot.device_type.as_ref().unwrap();
+    assert_eq!(device_type.slug.as_deref(), Some("intel-nuc"));
+    assert_eq!(device_type.aliases, ["nuc"]);
+    assert_eq!(device_type.arch.as_deref(), Some("amd64"));
     assert!(!scan.is_flasher());
     let free = 2 * MIB as u64..3 * MIB as u64;
     assert!(
@@ -141,17 +148,22 @@ fn a_balena_image_is_known_by_its_tables_labels_and_files() {
 #[test]
 fn an_image_that_comes_in_crumbs_is_the_same_image() {
     /// Gives a few bytes at a time, of a size that fits nothing.
-    struct Crumbs<'a>(&'a [u8]);
+    struct Crumbs<'a>(Cursor<&'a [u8]>);
     impl Read for Crumbs<'_> {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             let n = buf.len().min(4099);
-            Read::read(&mut self.0, &mut buf[..n])
+            self.0.read(&mut buf[..n])
+        }
+    }
+    impl Seek for Crumbs<'_> {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
         }
     }
     let file = gzip(image());
     assert_eq!(
-        scan_of(Crumbs(&file)).unwrap(),
-        scan_of(file.as_slice()).unwrap()
+        scan_from(Crumbs(Cursor::new(&file))).unwrap(),
+        scan_of(&file).unwrap()
     );
 }
 
@@ -159,7 +171,7 @@ fn an_image_that_comes_in_crumbs_is_the_same_image() {
 fn several_gzip_members_are_one_image() {
     let (a, b) = image().split_at(5 * MIB + 17);
     let file = [gzip(a), gzip(b)].concat();
-    let scan = scan_of(file.as_slice()).unwrap();
+    let scan = scan_of(&file).unwrap();
     assert_eq!(scan.image_sha256, sha256_hex(image()));
     assert_eq!(scan.partitions.len(), 5);
 }
@@ -178,12 +190,38 @@ fn a_gpt_image_is_known_too() {
         2 * MIB as u64,
     );
     image[8 * MIB..10 * MIB].copy_from_slice(&root);
-    let scan = scan_of(gzip(&image).as_slice()).unwrap();
+    let scan = scan_of(&gzip(&image)).unwrap();
     let guid = "0f0e0d0c-0b0a-0908-0706-050403020100";
     assert_eq!(scan.table, TableIdentity::Gpt(guid.into()));
     assert_eq!(scan.partitions.len(), 1);
     assert_eq!(scan.partitions[0].number, 2);
     assert!(scan.is_flasher(), "a flash-rootA is an installer");
+}
+
+#[test]
+fn a_flasher_is_known_by_the_names_in_its_gpt_alone() {
+    let table = |name: &str| {
+        gzip(&partition_table(&format!(
+            "label: gpt\nstart=4MiB size=4MiB name={name}\n"
+        )))
+    };
+    assert!(scan_of(&table("flash-boot")).unwrap().is_flasher());
+    assert!(!scan_of(&table("resin-boot")).unwrap().is_flasher());
+}
+
+#[test]
+fn a_raw_image_is_an_image_too() {
+    let scan = scan_of(image()).unwrap();
+    assert_eq!(scan.format, Format::Raw);
+    assert_eq!(scan.file_sha256, scan.image_sha256);
+    assert_eq!(scan.image_sha256, sha256_hex(image()));
+    assert_eq!(scan.partitions.len(), 5);
+    let truncated = "it has 17825792 bytes, but its partition 6 reaches up to byte 18874368";
+    assert_eq!(refused(&image()[..17 * MIB]), truncated);
+    assert_eq!(
+        refused(&[image(), b"garbage"].concat()),
+        "it has 20971527 bytes, which is no whole number of sectors (truncated or damaged file)"
+    );
 }
 
 #[test]
@@ -196,14 +234,15 @@ fn a_file_that_is_not_whole_is_refused_with_the_reason() {
     let crc = flipped.len() - 8;
     flipped[crc] ^= 1;
     assert!(refused(&flipped).starts_with("the gzip stream is damaged: "));
-    let garbage = [whole.as_slice(), b"garbage behind the end"].concat();
-    assert!(refused(&garbage).starts_with("the gzip stream is damaged: "));
 }
 
 #[test]
 fn a_file_that_is_no_image_is_refused_with_the_reason() {
-    assert_eq!(refused(b""), "it is not a gzip file");
-    assert_eq!(refused(b"PK\x03\x04 a zip"), "it is not a gzip file");
+    let unknown = "it is neither compressed with gzip, zip, xz, zstd or bzip2 nor a raw disk image";
+    assert_eq!(refused(b""), unknown);
+    assert_eq!(refused(b"<html>404"), unknown);
+    assert_eq!(refused(&noise(MIB, 5)), unknown);
+    assert!(refused(b"PK\x03\x04 a zip").starts_with("the zip file is truncated or damaged: "));
     let no_table = "it does not start with a partition table";
     assert_eq!(refused(&gzip(b"short")), no_table);
     assert_eq!(refused(&gzip(&noise(MIB, 9))), no_table);
@@ -235,7 +274,7 @@ fn a_boot_partition_without_its_files_names_no_device() {
     let mut image = image().to_vec();
     // Both FATs and the root folder.
     image[4 * MIB + 512..4 * MIB + 64 * 1024].fill(0xff);
-    let scan = scan_of(gzip(&image).as_slice()).unwrap();
+    let scan = scan_of(&gzip(&image)).unwrap();
     assert_eq!(scan.slug(), None);
     assert_eq!(scan.boot.free, 0, "nothing is put there");
 }

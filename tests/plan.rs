@@ -17,7 +17,7 @@ use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
 use balena_migrate::network::Keyfile;
 use balena_migrate::network::given::Copied;
-use balena_migrate::payload::scan::{BootFiles, Scan};
+use balena_migrate::payload::scan::{BootFiles, DeviceType, Scan};
 use balena_migrate::plan::{self, Plan, text};
 use balena_migrate::secret::Secret;
 use balena_migrate::step::Step;
@@ -67,6 +67,8 @@ fn scan() -> Scan {
         format: Format::Gzip,
         file_bytes: 18 << 20,
         file_sha256: "f".repeat(64),
+        file_md5: None,
+        unpack_memory: 0,
         image_bytes: 180 << 20,
         image_sha256: "a".repeat(64),
         table: TableIdentity::Mbr("0000beef".into()),
@@ -77,13 +79,17 @@ fn scan() -> Scan {
             part(5, "resin-state", "ext4", 108, 10),
             part(6, "resin-data", "ext4", 120, 60),
         ],
+        partition_names: Vec::new(),
         boot: BootFiles {
             names: vec!["balena-image".into()],
             os_release: os_release
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into_iter()
                 .collect::<BTreeMap<_, _>>(),
-            device_type: Some("genericx86-64-ext".into()),
+            device_type: Some(DeviceType {
+                slug: Some("genericx86-64-ext".into()),
+                ..DeviceType::default()
+            }),
             free: 10 << 20,
         },
     }
@@ -101,6 +107,7 @@ fn case(host: &str) -> Case {
             flash_to: None,
             write_speed: None,
             image: Ok(scan()),
+            checksum_findings: Vec::new(),
             config_json_findings: json.findings.clone(),
             config_json: Some(json),
             keyfiles: vec![Keyfile {
@@ -359,6 +366,13 @@ fn the_json_has_no_secrets_and_the_same_steps() {
 /// A change to a sound case, and the codes of the findings that it must cause, all of them.
 type Row = (&'static str, fn(&mut Case), &'static [&'static str]);
 
+/// Makes the image one for another device type.
+fn is_for(case: &mut Case, slug: &str) {
+    let boot = &mut case.scan().boot;
+    boot.os_release.insert("SLUG".into(), slug.into());
+    boot.device_type.as_mut().unwrap().slug = Some(slug.into());
+}
+
 const WRONG: &[Row] = &[
     ("nothing", |_| (), &[]),
     ("not root", |c| c.host.euid = 1000, &["root"]),
@@ -430,23 +444,56 @@ const WRONG: &[Row] = &[
     ),
     (
         "image for another board",
-        |c| {
-            c.scan()
-                .boot
-                .os_release
-                .insert("SLUG".into(), "raspberrypi3".into());
-        },
+        |c| is_for(c, "raspberrypi3"),
         &["image-device", "config-json-device"],
     ),
     (
         "image for EFI machines",
-        |c| {
-            c.scan()
-                .boot
-                .os_release
-                .insert("SLUG".into(), "generic-amd64".into());
-        },
+        |c| is_for(c, "generic-amd64"),
         &["image-device", "config-json-device"],
+    ),
+    (
+        "image with a newer name for the same board",
+        |c| {
+            is_for(c, "generic-x86-64-new");
+            let device_type = c.scan().boot.device_type.as_mut().unwrap();
+            device_type.aliases = vec!["genericx86-64-ext".into()];
+        },
+        &[],
+    ),
+    (
+        "image with an older name in one of its files",
+        |c| {
+            is_for(c, "intel-nuc");
+            let device_type = c.scan().boot.device_type.as_mut().unwrap();
+            device_type.slug = Some("nuc".into());
+        },
+        &["config-json-device"],
+    ),
+    (
+        "image whose files name two devices",
+        |c| {
+            let device_type = c.scan().boot.device_type.as_mut().unwrap();
+            device_type.slug = Some("raspberrypi4-64".into());
+        },
+        &["image-device-contradiction"],
+    ),
+    (
+        "image for another architecture, without a device type",
+        |c| {
+            c.scan().boot.os_release.clear();
+            let device_type = c.scan().boot.device_type.as_mut().unwrap();
+            (device_type.slug, device_type.arch) = (None, Some("aarch64".into()));
+        },
+        &["image-device"],
+    ),
+    (
+        "image whose architecture is not its device's",
+        |c| {
+            let device_type = c.scan().boot.device_type.as_mut().unwrap();
+            device_type.arch = Some("armv7hf".into());
+        },
+        &["image-device"],
     ),
     (
         "image that does not say what it is for",

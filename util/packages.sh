@@ -33,7 +33,7 @@ need_packages() {
 # What the tests make and read file systems and archives with, and the NetworkManager that they
 # load keyfiles into.
 need_test_packages() {
-    need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd busybox-static
+    need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd bzip2 zip busybox-static
     need_packages network-manager dbus util-linux
 }
 

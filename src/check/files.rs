@@ -16,6 +16,11 @@ pub fn config_json(subject: &Subject) -> Vec<Finding> {
     subject.material.config_json_findings.clone()
 }
 
+/// The files are those that the lists of checksums name.
+pub fn checksums(subject: &Subject) -> Vec<Finding> {
+    subject.material.checksum_findings.clone()
+}
+
 /// Stage 2 must be able to mount the file system that holds the image.
 pub fn home_dir(subject: &Subject) -> Vec<Finding> {
     let home = &subject.config.home_dir.0;

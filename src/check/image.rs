@@ -23,7 +23,7 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
             return vec![Finding::error(
                 "image",
                 format!("the image {path} can't be used: {reason}"),
-                "download it again, and compress it with gzip",
+                "give IMAGE_NAME a balenaOS image; if this is one, download it again",
             )];
         }
     };
@@ -31,7 +31,7 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
         return vec![Finding::error(
             "image-flasher",
             format!("{path} is a flasher image: an installer that carries the OS image inside"),
-            format!("take the OS image out of it: extract --img balenaos.img.gz {path}"),
+            format!("take the OS image out of it: {}", extract_command(path)),
         )];
     }
     let mut findings = Vec::new();
@@ -71,39 +71,79 @@ fn fits(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
     })
 }
 
+/// The command line that takes the OS image out of the flasher image at `path`.
+fn extract_command(path: &str) -> String {
+    /// What image files of all formats end in.
+    const ENDS: [&str; 10] = [
+        ".gz",
+        ".zip",
+        ".xz",
+        ".zst",
+        ".zstd",
+        ".bz2",
+        ".img",
+        ".raw",
+        ".wic",
+        ".balenaos-img",
+    ];
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let mut stem = name;
+    while let Some(shorter) = ENDS.iter().find_map(|end| stem.strip_suffix(end)) {
+        stem = shorter;
+    }
+    let mut image = format!("{stem}.img.gz");
+    if image == name {
+        // It must not overwrite what it reads.
+        image = format!("{stem}-os.img.gz");
+    }
+    format!("extract --img {} {}", quoted(&image), quoted(path))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./+:@%,=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 /// The image is made for this kind of machine, and config.json names the same kind.
 pub fn device_type(subject: &Subject) -> Vec<Finding> {
     let Ok(scan) = &subject.material.image else {
         return Vec::new();
     };
-    let Some(image_slug) = scan.slug() else {
-        return vec![Finding::warning(
-            "image-device-unknown",
-            "neither os-release nor device-type.json on the image's boot partition says which \
-             device it is made for",
-            "make sure that it is an unmodified balenaOS image for this machine",
-        )];
-    };
-    let mut findings = Vec::new();
-    if !device::fits(subject.host, image_slug) {
-        findings.push(Finding::error(
-            "image-device",
-            format!(
-                "the image is made for the device type {image_slug}, which does not fit this \
-                 machine"
-            ),
-            match device::slugs(subject.host).as_slice() {
-                [] => "this version knows no device type that fits it".to_owned(),
-                slugs => format!("use an image for {}", slugs.join(" or ")),
-            },
-        ));
+    if let Some(finding) = contradiction(scan) {
+        return vec![finding];
     }
-    let wanted = subject
-        .material
-        .config_json
-        .as_ref()
-        .and_then(|json| json.device_type());
-    if let Some(wanted) = wanted.filter(|wanted| !device::same_slug(wanted, image_slug)) {
+    let host = subject.host;
+    let known = scan.boot.device_type.as_ref();
+    let arch = known.and_then(|known| known.arch.as_deref());
+    let wrong_arch = arch.filter(|arch| device::arch_fits(host, arch) == Some(false));
+    let Some(image_slug) = scan.slug() else {
+        return vec![match wrong_arch {
+            Some(arch) => wrong_machine(subject, &format!("the architecture {arch}")),
+            None => unknown_device(),
+        }];
+    };
+    // A board that was renamed: device-type.json knows names that are newer or older than this program.
+    let names: Vec<&str> = known
+        .map(|known| known.aliases.iter().map(String::as_str))
+        .into_iter()
+        .flatten()
+        .chain([image_slug])
+        .collect();
+    let mut findings = Vec::new();
+    if !names.iter().any(|name| device::fits(host, name)) {
+        let made_for = format!("the device type {image_slug}");
+        findings.push(wrong_machine(subject, &made_for));
+    } else if let Some(arch) = wrong_arch {
+        findings.push(wrong_machine(subject, &format!("the architecture {arch}")));
+    }
+    let config_json = subject.material.config_json.as_ref();
+    let wanted = config_json.and_then(|json| json.device_type());
+    let is_wanted = |wanted: &&str| names.iter().any(|name| device::same_slug(wanted, name));
+    if let Some(wanted) = wanted.filter(|wanted| !is_wanted(wanted)) {
         findings.push(Finding::error(
             "config-json-device",
             format!("config.json is for the device type {wanted}, the image for {image_slug}"),
@@ -111,6 +151,43 @@ pub fn device_type(subject: &Subject) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Two files of the image that name different devices: nobody knows what it was made for.
+fn contradiction(scan: &Scan) -> Option<Finding> {
+    let known = scan.boot.device_type.as_ref()?;
+    let (release, json) = (scan.boot.os_release.get("SLUG")?, known.slug.as_deref()?);
+    let same = device::same_slug(release, json) || known.aliases.contains(release);
+    (!same && !release.is_empty()).then(|| {
+        Finding::error(
+            "image-device-contradiction",
+            format!(
+                "on the image's boot partition os-release names the device type {release}, \
+                 device-type.json names {json}"
+            ),
+            "download the image again; somebody has changed this one",
+        )
+    })
+}
+
+fn wrong_machine(subject: &Subject, made_for: &str) -> Finding {
+    Finding::error(
+        "image-device",
+        format!("the image is made for {made_for}, which does not fit this machine"),
+        match device::slugs(subject.host).as_slice() {
+            [] => "this version knows no device type that fits it".to_owned(),
+            slugs => format!("use an image for {}", slugs.join(" or ")),
+        },
+    )
+}
+
+fn unknown_device() -> Finding {
+    Finding::warning(
+        "image-device-unknown",
+        "neither os-release nor device-type.json on the image's boot partition says which \
+         device it is made for",
+        "make sure that it is an unmodified balenaOS image for this machine",
+    )
 }
 
 /// What goes into the image's boot partition fits: stage 2 could not finish otherwise.
@@ -141,4 +218,33 @@ pub fn boot_room(subject: &Subject) -> Vec<Finding> {
         ),
         "carry fewer networks",
     )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::extract_command;
+
+    #[test]
+    fn the_extract_command_is_one_to_copy() {
+        for (path, command) in [
+            (
+                "/root/migratecfg/balena.img.zip",
+                "extract --img balena.img.gz /root/migratecfg/balena.img.zip",
+            ),
+            (
+                "/home/balena.img.gz",
+                "extract --img balena-os.img.gz /home/balena.img.gz",
+            ),
+            (
+                "/home/intel nuc's.img",
+                "extract --img 'intel nuc'\\''s.img.gz' '/home/intel nuc'\\''s.img'",
+            ),
+            (
+                "/home/flasher",
+                "extract --img flasher.img.gz /home/flasher",
+            ),
+        ] {
+            assert_eq!(extract_command(path), command);
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub struct Need {
     pub backup: u64,
     /// The initramfs, packed and unpacked: for a moment both are there.
     pub initramfs: u64,
-    /// Stage 2 itself.
+    /// Stage 2 itself, and the memory that unpacking the image takes.
     pub working: u64,
     /// MEM_MIN_FREE_S1.
     pub reserve: u64,
@@ -34,7 +34,7 @@ impl Need {
                 Origin::Script(_) | Origin::Definition(_) | Origin::Directories(_) => 0,
             },
             initramfs: 2 * subject.material.initramfs_bytes,
-            working: WORKING,
+            working: WORKING + scan.unpack_memory,
             reserve: subject.config.mem_min_free_s1.bytes(),
         })
     }

@@ -1,5 +1,6 @@
 //! The command line: its grammar, and what each verb's end means to the shell.
 
+mod checksums;
 mod facts;
 mod lock;
 pub mod options;
@@ -48,6 +49,9 @@ enum Verb {
     Status,
     /// Print what is known of this machine as JSON, without secrets
     Facts,
+    /// Write checksums.sha256 for all files of HOME_DIR; `run` and `plan`
+    /// verify it
+    Checksums,
     /// Reboot after a time, unless the run was undone
     #[command(hide = true)]
     RebootWhenDue {
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Verb::Undo => undo::undo(&sys),
         Verb::Status => status::status(&sys),
         Verb::Facts => facts::facts(&sys),
+        Verb::Checksums => checksums::checksums(&sys, options),
         Verb::RebootWhenDue { run_id, after } => run::reboot_when_due(&sys, &run_id, after),
     };
     let exit = ended.unwrap_or_else(|Failure(exit, error)| {

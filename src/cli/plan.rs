@@ -61,7 +61,8 @@ pub fn look(sys: &Sys, options: &Options, write_test: WriteTest) -> Result<Looke
     })
 }
 
-fn load(sys: &Sys, options: &Options) -> Result<Config, Failure> {
+/// The merged settings, with what is wrong with them said.
+pub(super) fn load(sys: &Sys, options: &Options) -> Result<Config, Failure> {
     let cwd = sys.current_dir().context("finding the current folder")?;
     let config = config::load(sys, &cwd, &options.overrides())
         .map_err(|error| Failure(Exit::Usage, anyhow!("{error}")))?;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use super::digest::Sha256Writer;
+use md5::{Digest, Md5};
+
+use super::FormatError;
+use super::digest::{Sha256Writer, hex};
 use super::table::{Found, HEAD_BYTES, SECTOR, Slot, TableError, TableParser};
 use crate::handover::{Format, ImagePartition, TableIdentity};
 use crate::superblock::{self, Superblock};
@@ -13,12 +16,16 @@ use crate::superblock::{self, Superblock};
 /// What one pass over an image file found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scan {
-    /// Compression.
+    /// What the file is.
     pub format: Format,
     /// Size of the file in bytes.
     pub file_bytes: u64,
     /// SHA-256 of the file.
     pub file_sha256: String,
+    /// MD5 of the file, 32 lower-case hex digits, when it was asked for.
+    pub file_md5: Option<String>,
+    /// Memory that unpacking takes beyond small buffers, in bytes.
+    pub unpack_memory: u64,
     /// Size of the uncompressed image in bytes.
     pub image_bytes: u64,
     /// SHA-256 of the uncompressed image.
@@ -27,6 +34,8 @@ pub struct Scan {
     pub table: TableIdentity,
     /// Partitions in which a file system was recognised, by number.
     pub partitions: Vec<ImagePartition>,
+    /// Names of the partitions in a GPT; an MBR has none.
+    pub partition_names: Vec<String>,
     /// What the boot partition says.
     pub boot: BootFiles,
 }
@@ -38,18 +47,29 @@ pub struct BootFiles {
     pub names: Vec<String>,
     /// os-release, as names and values.
     pub os_release: BTreeMap<String, String>,
-    /// `slug` of device-type.json.
-    pub device_type: Option<String>,
+    /// What device-type.json says.
+    pub device_type: Option<DeviceType>,
     /// Bytes that are free on it.
     pub free: u64,
+}
+
+/// The parts of device-type.json that name the device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceType {
+    /// The device type.
+    pub slug: Option<String>,
+    /// Older names of it.
+    pub aliases: Vec<String>,
+    /// balena's name of the processor architecture, such as `amd64`.
+    pub arch: Option<String>,
 }
 
 /// Why an image can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// Not a compression that is known here.
-    #[error("it is not a gzip file")]
-    NotGzip,
+    /// Nothing that is known here.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The file can't be read, or its compressed stream is not whole.
     #[error("{0}")]
     Stream(io::Error),
@@ -66,6 +86,9 @@ pub enum ScanError {
         /// Where the partition ends.
         end: u64,
     },
+    /// A raw image with a part of a sector at its end.
+    #[error("it has {0} bytes, which is no whole number of sectors (truncated or damaged file)")]
+    Sectors(u64),
     /// Its boot partition can't be read.
     #[error("its boot partition can't be read: {0}")]
     Boot(io::Error),
@@ -80,11 +103,11 @@ impl Scan {
     /// Whether this is an installer that carries the OS image inside, and not the OS image.
     pub fn is_flasher(&self) -> bool {
         let flag = "balena-image-flasher";
+        let labels = self.partitions.iter().map(|part| &part.label);
         self.boot.names.iter().any(|name| name == flag)
-            || self
-                .partitions
-                .iter()
-                .any(|part| part.label.starts_with("flash-"))
+            || labels
+                .chain(&self.partition_names)
+                .any(|name| name.starts_with("flash-"))
     }
 
     /// The device type that the image was made for.
@@ -93,7 +116,8 @@ impl Scan {
             .os_release
             .get("SLUG")
             .map(String::as_str)
-            .or(self.boot.device_type.as_deref())
+            .filter(|slug| !slug.is_empty())
+            .or_else(|| self.boot.device_type.as_ref()?.slug.as_deref())
     }
 }
 
@@ -101,32 +125,25 @@ impl Scan {
 const BOOT_LABELS: [&str; 2] = ["resin-boot", "flash-boot"];
 
 /// Scans an image file. `scratch` is an empty file that may grow to the size of the boot
-/// partition, sparse; `progress` gets the bytes of `file` that were read so far.
+/// partition, sparse; with `want_md5` the MD5 of the file is taken too; `progress` gets the bytes of
+/// the image that were seen so far.
 pub fn scan(
-    mut file: impl Read,
+    mut file: impl Read + Seek,
     scratch: File,
+    want_md5: bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Scan, ScanError> {
-    let mut magic = [0; 2];
-    file.read_exact(&mut magic)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => ScanError::NotGzip,
-            _ => ScanError::Stream(error),
-        })?;
-    if magic != [0x1f, 0x8b] {
-        return Err(ScanError::NotGzip);
-    }
-    let format = Format::Gzip;
-    let mut compressed = Hashed::new(magic.as_slice().chain(file));
+    let format = super::recognise(&mut file)?;
+    let mut hashed = Hashed::new(file, want_md5);
     let mut watcher = Watcher::new(scratch);
     let mut image = Sha256Writer::default();
-    {
-        let mut stream = super::decoder(format, &mut compressed);
+    let unpack_memory = {
+        let mut stream = super::decoder(format, &mut hashed);
         let mut buffer = vec![0; 1 << 20];
         loop {
             let filled = fill(&mut stream, &mut buffer).map_err(ScanError::Stream)?;
             if filled == 0 {
-                break;
+                break stream.memory();
             }
             image
                 .write_all(&buffer[..filled])
@@ -134,17 +151,24 @@ pub fn scan(
             watcher.feed(&buffer[..filled])?;
             progress(image.bytes());
         }
+    };
+    // The directory of a zip lies behind the image, and is part of the file.
+    io::copy(&mut hashed, &mut io::sink()).map_err(ScanError::Stream)?;
+    if format == Format::Raw && image.bytes() % SECTOR != 0 {
+        return Err(ScanError::Sectors(image.bytes()));
     }
-    let (file_bytes, file_sha256) = (compressed.hash.bytes(), compressed.hash.hex());
-    let (table, partitions, boot) = watcher.finish(image.bytes())?;
+    let (table, partitions, partition_names, boot) = watcher.finish(image.bytes())?;
     Ok(Scan {
         format,
-        file_bytes,
-        file_sha256,
+        file_bytes: hashed.hash.bytes(),
+        file_sha256: hashed.hash.hex(),
+        file_md5: hashed.md5.map(|md5| hex(&md5.finalize())),
+        unpack_memory,
         image_bytes: image.bytes(),
         image_sha256: image.hex(),
         table,
         partitions,
+        partition_names,
         boot,
     })
 }
@@ -165,13 +189,15 @@ fn fill(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 struct Hashed<R> {
     inner: R,
     hash: Sha256Writer,
+    md5: Option<Md5>,
 }
 
 impl<R: Read> Hashed<R> {
-    fn new(inner: R) -> Hashed<R> {
+    fn new(inner: R, want_md5: bool) -> Hashed<R> {
         Hashed {
             inner,
             hash: Sha256Writer::default(),
+            md5: want_md5.then(Md5::new),
         }
     }
 }
@@ -180,6 +206,9 @@ impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.hash.write_all(&buf[..n])?;
+        if let Some(md5) = &mut self.md5 {
+            md5.update(&buf[..n]);
+        }
         Ok(n)
     }
 }
@@ -216,6 +245,7 @@ struct Watcher {
     parser: TableParser,
     table: Option<TableIdentity>,
     slots: Vec<Slot>,
+    names: Vec<String>,
     partitions: Vec<ImagePartition>,
     wants: Vec<Want>,
     scratch: File,
@@ -230,6 +260,7 @@ impl Watcher {
             parser: TableParser::default(),
             table: None,
             slots: Vec::new(),
+            names: Vec::new(),
             partitions: Vec::new(),
             wants: vec![Want {
                 start: 0,
@@ -309,6 +340,7 @@ impl Watcher {
         if let Some(next) = found.next {
             self.want(next, SECTOR as usize, Purpose::Extended)?;
         }
+        self.names.extend(found.names);
         for slot in found.slots {
             self.slots.push(slot);
             let len = slot.bytes.min(superblock::HEAD_BYTES as u64) as usize;
@@ -379,7 +411,7 @@ impl Watcher {
     fn finish(
         mut self,
         image: u64,
-    ) -> Result<(TableIdentity, Vec<ImagePartition>, BootFiles), ScanError> {
+    ) -> Result<(TableIdentity, Vec<ImagePartition>, Vec<String>, BootFiles), ScanError> {
         let table = self.table.ok_or(TableError::None)?;
         if let Some(slot) = self
             .slots
@@ -397,7 +429,7 @@ impl Watcher {
             Some(_) => read_boot_files(self.scratch).map_err(ScanError::Boot)?,
             None => BootFiles::default(),
         };
-        Ok((table, self.partitions, boot))
+        Ok((table, self.partitions, self.names, boot))
     }
 }
 
@@ -421,9 +453,7 @@ fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     };
     let os_release = text("os-release")?.map(|text| os_release(&text));
-    let device_type = text("device-type.json")?
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
-        .and_then(|value| Some(value.get("slug")?.as_str()?.to_owned()));
+    let device_type = text("device-type.json")?.and_then(|text| device_type(&text));
     let stats = fs.stats()?;
     Ok(BootFiles {
         free: u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()),
@@ -444,4 +474,18 @@ fn os_release(text: &str) -> BTreeMap<String, String> {
             )
         })
         .collect()
+}
+
+/// What a device-type.json says, as far as it has the expected form.
+fn device_type(text: &str) -> Option<DeviceType> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    Some(DeviceType {
+        slug: value.get("slug").and_then(text),
+        aliases: match value.get("aliases").and_then(|list| list.as_array()) {
+            Some(list) => list.iter().filter_map(text).collect(),
+            None => Vec::new(),
+        },
+        arch: value.get("arch").and_then(text),
+    })
 }

@@ -30,6 +30,8 @@ pub struct Slot {
 pub struct Found {
     /// Partitions that are complete.
     pub slots: Vec<Slot>,
+    /// Names of partitions, where the table has names.
+    pub names: Vec<String>,
     /// Offset of the next extended boot record.
     pub next: Option<u64>,
 }
@@ -131,14 +133,18 @@ fn entries(sector: &[u8]) -> Result<[(u8, u64, u64); 4], TableError> {
 fn gpt(head: &[u8]) -> Result<Found, TableError> {
     let table = gptman::GPT::read_from(&mut Cursor::new(head), SECTOR)
         .map_err(|error| TableError::Damaged(error.to_string()))?;
-    let slots = table
-        .iter()
-        .filter(|(_, entry)| entry.is_used())
+    let used = || table.iter().filter(|(_, entry)| entry.is_used());
+    let names = used().map(|(_, entry)| entry.partition_name.as_str().to_owned());
+    let slots = used()
         .map(|(number, entry)| Slot {
             number,
             start: entry.starting_lba * SECTOR,
             bytes: (entry.ending_lba + 1).saturating_sub(entry.starting_lba) * SECTOR,
         })
         .collect();
-    Ok(Found { slots, next: None })
+    Ok(Found {
+        slots,
+        names: names.collect(),
+        next: None,
+    })
 }

@@ -174,7 +174,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             dir: host.path_in_fs(REPORT_DIR).expect("checked: the root"),
         },
         log_drive: log_drive(subject),
-        memory_reserve: config.mem_min_free_s2.bytes(),
+        memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
         pretend: *config.no_flash,
     };
     let need = Need::of(subject).expect("checked: the image");

@@ -110,6 +110,36 @@ impl Sys {
         Ok(names)
     }
 
+    /// Paths of all regular files below a folder, relative to it and sorted. A link to a file counts as a
+    /// file; a link to a folder is not followed.
+    ///
+    /// # Errors
+    ///
+    /// Also a name that is not UTF-8.
+    pub fn files_below(&self, folder: &str) -> io::Result<Vec<String>> {
+        let mut files = Vec::new();
+        let mut folders = vec![String::new()];
+        while let Some(inside) = folders.pop() {
+            for entry in fs::read_dir(self.real(folder).join(&inside))? {
+                let entry = entry?;
+                let name = entry.file_name().into_string().map_err(|name| {
+                    io::Error::other(format!("the name {} is not UTF-8", name.display()))
+                })?;
+                let path = match inside.as_str() {
+                    "" => name,
+                    inside => format!("{inside}/{name}"),
+                };
+                if entry.file_type()?.is_dir() {
+                    folders.push(path);
+                } else if fs::metadata(entry.path()).is_ok_and(|meta| meta.is_file()) {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
     /// The target of a symbolic link, as it stands there.
     pub fn read_link(&self, path: &str) -> io::Result<PathBuf> {
         fs::read_link(self.real(path))

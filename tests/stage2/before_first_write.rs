@@ -9,7 +9,7 @@ use balena_migrate::stage2::{Ending, explain, overwrite};
 
 use crate::world::World;
 
-const IMAGE: &str = "home/user/image.gz";
+const IMAGE: &str = "home/user/image";
 const BACKUP: &str = "home/user/backup.tgz";
 
 #[test]

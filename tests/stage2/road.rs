@@ -1,6 +1,7 @@
 //! The road when nothing is wrong.
 
 use std::fs;
+use std::process::Command;
 
 use balena_migrate::handover::{FsIdentity, LogDrive};
 use balena_migrate::report::Outcome;
@@ -117,4 +118,28 @@ fn a_missing_log_drive_stops_nothing() {
     world.handover.log_drive = Some(LogDrive { fs });
     world.migrates();
     assert!(world.machine.shown().contains("no log drive"));
+}
+
+#[test]
+fn an_image_of_any_format_goes_the_whole_road() {
+    let commands = [
+        "zip -q -j",
+        "zip -q -j -0",
+        "xz -1 -c",
+        "bzip2 -c",
+        "zstd -q -c",
+        "cat",
+    ];
+    for command in commands {
+        let world = World::with_packed_image(|from, to| {
+            let (from, to) = (from.display(), to.display());
+            let script = match command.starts_with("zip") {
+                true => format!("{command} {to}.zip {from} && mv {to}.zip {to}"),
+                false => format!("{command} {from} > {to}"),
+            };
+            let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+            assert!(status.success(), "{script}");
+        });
+        world.migrates();
+    }
 }

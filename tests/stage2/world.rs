@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use balena_migrate::handover::{
@@ -12,6 +12,7 @@ use balena_migrate::handover::{
     Payload, Place, ReportPlace, Restore, StoredFile, TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
+use balena_migrate::payload::recognise;
 use balena_migrate::report::{self, Report};
 use balena_migrate::stage2::{Ending, run};
 
@@ -93,6 +94,21 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
+        World::with_image(Format::Gzip, &made().compressed)
+    }
+
+    /// With the image in a file of another format, which `pack` makes of it.
+    pub fn with_packed_image(pack: impl FnOnce(&Path, &Path)) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("balena.img"), dir.path().join("packed"));
+        fs::write(&from, &made().image).unwrap();
+        pack(&from, &to);
+        let file = fs::read(to).unwrap();
+        let format = recognise(&mut std::io::Cursor::new(&file)).unwrap();
+        World::with_image(format, &file)
+    }
+
+    fn with_image(format: Format, file: &[u8]) -> World {
         let dir = tempfile::tempdir().unwrap();
         let mut machine = FakeMachine::new(dir.path());
         let medium = dir.path().join("sda.img");
@@ -106,7 +122,7 @@ impl World {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         };
-        put("old/home/user/image.gz", &made().compressed);
+        put("old/home/user/image", file);
         put("old/home/user/backup.tgz", &noise(100_000, 11));
         put("old/boot/grub/grubenv", b"armed");
         put("old/boot/grub/custom.cfg", b"our entry");
@@ -115,7 +131,7 @@ impl World {
         put("initramfs/files/config.json", CONFIG_JSON);
         put("initramfs/files/wifi", WIFI);
         put("initramfs/modules/ext4.ko", b"");
-        let handover = handover();
+        let handover = handover(format, file);
         World {
             dir,
             machine,
@@ -283,7 +299,7 @@ fn install(content: &str, path: &str, bytes: &[u8]) -> Install {
     }
 }
 
-fn handover() -> Handover {
+fn handover(format: Format, file: &[u8]) -> Handover {
     let restore = |path: &str, old: Option<OldFile>| Restore {
         fs: old_root(),
         path: path.to_owned(),
@@ -314,9 +330,9 @@ fn handover() -> Handover {
             restore("/boot/grub/custom.cfg", None),
         ],
         payload: Payload {
-            file: stored("/home/user/image.gz", &made().compressed),
+            file: stored("/home/user/image", file),
             place: Place::Memory,
-            format: Format::Gzip,
+            format,
             image: Image {
                 bytes: IMAGE_BYTES,
                 sha256: sha256_hex(&made().image),
