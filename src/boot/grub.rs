@@ -176,8 +176,9 @@ fn through_script(text: &str) -> Vec<Step> {
 /// The menu entry. `--unrestricted` lets it start without the password of a locked menu.
 ///
 /// When the kernel or the initramfs can't be loaded, GRUB would wait at its menu for somebody who
-/// never comes: the entry goes back to grub.cfg instead, which starts the old system now that
-/// `next_entry` is cleared.
+/// never comes: the entry restarts the machine instead, which starts the old system now that
+/// `next_entry` is cleared. Going back to grub.cfg would not do: a kernel that is loaded in place of
+/// another one gets the command line of the first (seen with GRUB 2.06).
 fn menu_entry(host: &Host, entry: &Entry) -> String {
     let place = |path: &str| host.path_in_fs(path).unwrap_or_else(|| path.to_owned());
     let uuid = host
@@ -198,7 +199,7 @@ fn menu_entry(host: &Host, entry: &Entry) -> String {
          \tfi\n\
          \techo 'balena-migrate: stage 2 could not be started; the old system starts again.'\n\
          \tsleep 5\n\
-         \tconfigfile $prefix/grub.cfg\n\
+         \treboot\n\
          }}\n\
          {END_MARK}\n",
         quote(&place(&entry.kernel)),

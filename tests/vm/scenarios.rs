@@ -318,14 +318,15 @@ fn an_interrupted_run_takes_everything_back() {
         .setting("BACKUP_SCRIPT", "backup.sh")
         .script(
             "backup.sh",
-            "#!/bin/sh\necho half > \"$1\"\necho backup-runs > /dev/console\nsleep 5\n",
+            "#!/bin/sh\necho half > \"$1\"\necho backup-runs > /dev/console\n\
+             while [ ! -e /tmp/go ]; do sleep 0.2; done\n",
         );
     let mut scene = Scene::set("interrupted", &cfg);
     scene.vm.must(&format!(
         "cd {PLACE} && (setsid {RUN} > /tmp/out 2>&1; echo ended with $? > /dev/console) &"
     ));
     scene.vm.wait_for("backup-runs");
-    scene.vm.must("pkill -INT -x balena-migrate");
+    scene.vm.must("pkill -INT -x balena-migrate && touch /tmp/go");
     scene.vm.wait_for("ended with 1");
     let out = scene.vm.must("cat /tmp/out");
     assert!(out.contains("interrupted by SIGINT"), "it said: {out}");
