@@ -416,3 +416,24 @@ fn a_source_that_is_gone_when_the_backup_is_made_stops_the_run() {
     );
     assert_eq!(tree_of(dir.path()), before);
 }
+
+#[test]
+fn a_signal_ends_the_making_of_a_backup() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = Sys::new(dir.path());
+    let signal = sys.gated(Arc::new(|change| match change.starts_with("writing ") {
+        true => Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "interrupted by SIGINT",
+        )),
+        false => Ok(()),
+    }));
+    let error = apply(&sys, &signal, &steps(archive(), 1000)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "making the backup /home/backup.tgz: writing the backup: interrupted by SIGINT; everything \
+         was taken back"
+    );
+    assert_eq!(tree_of(dir.path()), before);
+}

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use balena_migrate::backup::Prepared;
+use balena_migrate::backup::{Prepared, definition};
 use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
 use balena_migrate::finding::{Finding, stops};
@@ -294,6 +294,29 @@ fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
 }
 
 #[test]
+fn a_definition_is_packed_by_us_and_handed_over() {
+    let mut case = case("debian-12-bios");
+    case.config = config(&CONFIG.replace("BACKUP_SCRIPT=backup.sh", "BACKUP_DEFINITION=b.yml"));
+    let text = "- volume: v\n  content:\n  - source: /a\n- volume: w\n  content:\n  - source: /b\n";
+    case.material.backup.volumes = definition::parse("b.yml", text, "/").0;
+    let plan = case.plan();
+    let made = "/root/migratecfg/backup.tgz";
+    assert_eq!(
+        plan.work.steps[0].describe(),
+        format!("make the backup {made} of the volumes v, w")
+    );
+    assert_eq!(
+        plan.work.steps[0].describe_undo(),
+        format!("remove {made}, or put the old one back")
+    );
+    assert_eq!(plan.summary.backup.as_deref(), Some(made));
+    assert!(matches!(
+        &plan.work.steps[1],
+        Step::SealHandover { backup: Some(place), .. } if place.path == made
+    ));
+}
+
+#[test]
 fn no_setup_leaves_the_boot_configuration_alone() {
     let mut case = case("debian-12-bios");
     case.config = config(&format!("{CONFIG}NO_SETUP=TRUE\n"));
@@ -375,6 +398,21 @@ fn is_for(case: &mut Case, slug: &str) {
 
 const WRONG: &[Row] = &[
     ("nothing", |_| (), &[]),
+    (
+        "a backup that may be too large",
+        |c| c.material.backup.size.packed = 1 << 50,
+        &["backup-room", "backup-memory"],
+    ),
+    (
+        "a backup that unpacks to more than the disk",
+        |c| c.material.backup.size.unpacked = 1 << 50,
+        &["backup-disk"],
+    ),
+    (
+        "a fault in the definition",
+        |c| c.material.backup.findings = vec![Finding::error("backup-definition", "x", "y")],
+        &["backup-definition"],
+    ),
     ("not root", |c| c.host.euid = 1000, &["root"]),
     (
         "arm kernel",

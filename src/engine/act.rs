@@ -201,7 +201,10 @@ struct Gated<'a> {
 
 impl Write for Gated<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sys.pass(&format!("writing {}", self.path))?;
+        // Whoever writes tries again after `Interrupted`, which is what a signal's refusal says.
+        self.sys
+            .pass(&format!("writing {}", self.path))
+            .map_err(|refusal| io::Error::other(refusal.to_string()))?;
         self.file.write(bytes)
     }
 
