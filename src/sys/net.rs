@@ -103,6 +103,7 @@ fn look_up(
     until: Instant,
     timeout: Duration,
 ) -> Result<Vec<SocketAddr>, Unreachable> {
+    keep_to_own_resolver();
     let (answer, answered) = mpsc::channel();
     let name = (to.host.clone(), to.port);
     std::thread::spawn(move || {
@@ -119,6 +120,30 @@ fn look_up(
         Err(_) => Err(Unreachable::NameTimeout(to.host.clone(), timeout.as_secs())),
     }
 }
+
+/// Keeps the resolver to what is linked into this executable: /etc/hosts and DNS.
+///
+/// glibc would load the modules that the device's nsswitch.conf names, such as mdns4 or resolve. In
+/// a static executable that brings in the device's own libc, of whatever version, beside ours, which
+/// is known to crash. `__nss_configure_lookup` is declared in glibc's <nss.h>.
+#[cfg(target_env = "gnu")]
+fn keep_to_own_resolver() {
+    use std::ffi::{c_char, c_int};
+    use std::sync::Once;
+
+    unsafe extern "C" {
+        fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+    }
+    static ONCE: Once = Once::new();
+    // SAFETY: both are C strings that live for ever; it is called once, before the first look-up.
+    ONCE.call_once(|| unsafe {
+        __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr());
+    });
+}
+
+/// Other C libraries load nothing.
+#[cfg(not(target_env = "gnu"))]
+fn keep_to_own_resolver() {}
 
 fn explain(address: SocketAddr, error: io::Error, timeout: Duration) -> Unreachable {
     match error.kind() {
