@@ -51,6 +51,7 @@ fn interfaces() -> Vec<Interface> {
         mac: mac.into(),
         up: true,
         wireless,
+        made_up: false,
     };
     vec![
         interface("eth0", "52:54:00:00:00:01", false),
@@ -60,16 +61,21 @@ fn interfaces() -> Vec<Interface> {
     ]
 }
 
-/// Certificates are beside the machines.
-fn carry(files: &[File], live: &[IpAddr]) -> Network {
-    let sources: Vec<Source> = files
-        .iter()
-        .map(|file| Source {
+fn sources(files: &[File]) -> Vec<Source<'_>> {
+    let mut sources = Vec::new();
+    for file in files {
+        sources.push(Source {
             path: &file.path,
             kind: file.kind,
             bytes: &file.bytes,
-        })
-        .collect();
+        });
+    }
+    sources
+}
+
+/// Certificates are beside the machines.
+fn carry(files: &[File], live: &[IpAddr]) -> Network {
+    let sources = sources(files);
     let selection = Selection {
         all: true,
         listed: Vec::new(),
@@ -210,4 +216,29 @@ fn a_file_that_the_running_system_does_not_use_is_left_behind() {
         "/etc/dhcpcd.conf:16: wired 192.168.0.10/24 fd51:42f8:caae:d92e::ff/64: the hardware is up, \
          but without this address: the file is not in use"
     );
+}
+
+/// A made-up address is no name for hardware, and the only wire of a machine needs none.
+#[test]
+fn a_made_up_address_binds_nothing_where_there_is_one_wire() {
+    let mut interfaces = interfaces();
+    interfaces.retain(|interface| interface.name == "eth0" || interface.wireless);
+    interfaces[0].made_up = true;
+    let files = files("networkd");
+    let sources = sources(&files);
+    let links = Links {
+        interfaces: &interfaces,
+        live: &[],
+    };
+    let selection = Selection::default();
+    let carried = network::carry(&Sys::new(FIXTURES), &sources, &links, &selection);
+    let is_wire = |keyfile: &&network::Keyfile| keyfile.name == "resin-ethernet-01";
+    let wire = carried
+        .keyfiles
+        .iter()
+        .find(is_wire)
+        .expect("it is carried");
+    let content = text(wire.bytes.expose());
+    assert!(content.contains("192.168.30.2/24"), "{content}");
+    assert!(!content.contains("mac-address"), "{content}");
 }

@@ -26,6 +26,8 @@ pub(super) fn collect(sys: &Sys) -> Vec<Interface> {
                 wireless: ["wireless", "phy80211"]
                     .iter()
                     .any(|file| sys.exists(&format!("{dir}/{file}"))),
+                // 0: the hardware's own. 1: random, 2: another's, 3: set by a program.
+                made_up: read("addr_assign_type").is_some_and(|kind| kind != "0"),
                 name,
             });
         }
@@ -91,6 +93,8 @@ mod tests {
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join("address"), format!("{mac}\n")).unwrap();
             fs::write(folder.join("operstate"), format!("{state}\n")).unwrap();
+            let kind = if name == "wlan0" { "3\n" } else { "0\n" };
+            fs::write(folder.join("addr_assign_type"), kind).unwrap();
             if device {
                 symlink("../../../pci", folder.join("device")).unwrap();
             }
@@ -99,13 +103,13 @@ mod tests {
         let found = collect(&Sys::new(dir.path()));
         let shown: Vec<String> = found
             .iter()
-            .map(|i| format!("{} {} {} {}", i.name, i.mac, i.up, i.wireless))
+            .map(|i| format!("{} {} {} {} {}", i.name, i.mac, i.up, i.wireless, i.made_up))
             .collect();
         assert_eq!(
             shown,
             [
-                "eth0 52:54:00:AA:BB:0C true false",
-                "wlan0 B8:27:EB:00:00:01 false true",
+                "eth0 52:54:00:AA:BB:0C true false false",
+                "wlan0 B8:27:EB:00:00:01 false true true",
             ]
         );
     }

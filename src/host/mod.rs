@@ -257,6 +257,9 @@ pub struct Interface {
     pub up: bool,
     /// It is one of wifi.
     pub wireless: bool,
+    /// The address was made up or set by software, so that another system may not find it there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made_up: bool,
 }
 
 /// What earlier runs of this program left.

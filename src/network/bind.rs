@@ -24,6 +24,16 @@ impl Links<'_> {
         self.interfaces.iter().find(|known| known.name == name)
     }
 
+    /// What the new system finds it by. An address that was made up may be another there; the only
+    /// wire of a machine needs none.
+    fn stable_name(&self, interface: &Interface) -> Device {
+        let wires = self.interfaces.iter().filter(|known| !known.wireless);
+        match interface.made_up && wires.count() == 1 {
+            true => Device::Any,
+            false => Device::Mac(interface.mac.clone()),
+        }
+    }
+
     /// Whether an address is one that the machine has now.
     fn is_live(&self, ip: &Ip) -> bool {
         ip.addresses()
@@ -115,6 +125,8 @@ enum Bound {
 }
 
 fn bind_one(mut connection: Connection, links: &Links) -> Bound {
+    // A VLAN has to name what is below it.
+    let is_vlan = matches!(connection.link, Link::Vlan(_));
     let Some(device) = connection.device_mut() else {
         return Bound::Connection(connection);
     };
@@ -126,7 +138,10 @@ fn bind_one(mut connection: Connection, links: &Links) -> Bound {
                 let what = format!("`{name}` is no network hardware of this machine");
                 return Bound::Lost(lost(&connection, what));
             };
-            *device = Device::Mac(interface.mac.clone());
+            *device = match is_vlan {
+                true => Device::Mac(interface.mac.clone()),
+                false => links.stable_name(interface),
+            };
             Some(interface)
         }
     };
