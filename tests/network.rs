@@ -175,6 +175,14 @@ fn one_network_from_two_files_is_one_keyfile() {
 }
 
 #[test]
+fn a_keyfile_hides_later_ones_of_its_uuid() {
+    let file = |ssid: &str| format!("[connection]\ntype=wifi\nuuid=ab-1\n[wifi]\nssid={ssid}\n");
+    let (etc, run) = (file("new"), file("old").replace("ab-1", "AB-1"));
+    let carried = carry(&[nm("etc", &etc), nm("run", &run)], &all());
+    assert_eq!(wifis(&carried), ["wifi new"]);
+}
+
+#[test]
 fn two_keys_for_one_name_are_both_tried() {
     let text =
         "network={\nssid=\"a\"\npsk=\"password1\"\n}\nnetwork={\nssid=\"a\"\npsk=\"password2\"\n}";

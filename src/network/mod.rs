@@ -132,7 +132,7 @@ fn read(sources: &[Source]) -> Found {
         };
         let reads: Vec<Found> = match kind {
             NetworkKind::WpaSupplicant => each(wpa::read),
-            NetworkKind::NetworkManager => each(nm::read),
+            NetworkKind::NetworkManager => vec![nm::read(&of_kind)],
             NetworkKind::Iwd => each(iwd::read),
             NetworkKind::Connman => each(connman::read),
             NetworkKind::Dhcpcd => each(dhcpcd::read),

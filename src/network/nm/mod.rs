@@ -9,6 +9,7 @@ mod ip;
 mod wifi;
 mod wired;
 
+use super::Source;
 use super::keyfile::{Document, Entry};
 use super::model::{Connection, Dropped, Found, KeptSetting, Loss, Skipped};
 
@@ -86,15 +87,30 @@ fn lists(table: &[(&str, &str)], group: &str, key: &str) -> bool {
         .any(|row| row.0 == group && (row.1 == key || row.1 == "*"))
 }
 
-/// Reads the connection of a file, if it is a way into the network. `path` names it in messages.
-pub fn read(path: &str, bytes: &[u8]) -> Found {
+/// Reads the connections of the files that are ways into the network. Of two files for one
+/// connection, the first counts: /etc hides /run, and that /usr/lib.
+pub fn read(sources: &[&Source]) -> Found {
     let mut found = Found::default();
-    match read_one(path, bytes) {
-        Ok(Some(connection)) => found.connections.push(connection),
-        Ok(None) => {}
-        Err(skipped) => found.skipped.push(*skipped),
+    let mut seen: Vec<String> = Vec::new();
+    for source in sources {
+        let uuid = uuid(source.bytes);
+        if uuid.as_ref().is_some_and(|uuid| seen.contains(uuid)) {
+            continue;
+        }
+        seen.extend(uuid);
+        match read_one(source.path, source.bytes) {
+            Ok(Some(connection)) => found.connections.push(connection),
+            Ok(None) => {}
+            Err(skipped) => found.skipped.push(*skipped),
+        }
     }
     found
+}
+
+/// What tells connections apart.
+fn uuid(bytes: &[u8]) -> Option<String> {
+    let file = Document::parse(std::str::from_utf8(bytes).ok()?).ok()?;
+    value(&file, "connection", "uuid").map(str::to_ascii_lowercase)
 }
 
 fn read_one(path: &str, bytes: &[u8]) -> Result<Option<Connection>, Box<Skipped>> {
