@@ -68,6 +68,8 @@ for family in ipv4 ipv6; do
     fields+=,$family.dns,$family.dns-search
 done
 
+secrets='psk|password|pin|ca-cert|client-cert|private-key|private-key-password'
+
 failed=0
 for file in "$staging"/*; do
     name=$(basename "$file")
@@ -84,12 +86,16 @@ for file in "$staging"/*; do
     fi
     tr , '\n' <<< $fields > /run/fields
     grep -F -f <(sed 's/$/:/' /run/fields) /run/shown | grep -v ':$' | grep -v ':--$' || true
-    # Secrets and certificates as NetworkManager holds them, by length.
-    nmcli -t -s connection show id "$name" | awk -F: '
-        /^(802-11-wireless-security.psk|802-1x.password|gsm.password|gsm.pin|802-1x.ca-cert|802-1x.client-cert|802-1x.private-key|802-1x.private-key-password):/ {
-            value = substr($0, length($1) + 2)
-            if (value != "" && value != "--" && value != "<hidden>") print $1 ": " length(value) " characters"
-        }'
+    # Secrets and certificates as NetworkManager holds them, by length. On a busy machine it may
+    # answer late, and nmcli then leaves them out.
+    expected=$(grep -cE "^($secrets)=" "$file" || true)
+    for _ in $(seq 20); do
+        nmcli -t -s connection show id "$name" 2> /dev/null > /run/shown || true
+        grep -E "^[a-z0-9-]+\.($secrets):" /run/shown | grep -vE ':(--|<hidden>)?$' > /run/secret || true
+        [ "$(wc -l < /run/secret)" -lt "$expected" ] || break
+        sleep 0.5
+    done
+    awk -F: '{ print $1 ": " length($0) - length($1) - 1 " characters" }' /run/secret
 done
 if [ -s /run/nm.log ]; then
     grep -E 'keyfile|warn|<error>' /run/nm.log >&2 || true
