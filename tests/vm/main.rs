@@ -5,4 +5,5 @@
 mod harness;
 
 mod bench;
+mod carried;
 mod scenarios;

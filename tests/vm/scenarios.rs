@@ -7,20 +7,20 @@ use crate::harness::migratecfg::{PLACE, UUID};
 use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm, cache};
 
 /// Beginning of a stage-1 run's command.
-const RUN: &str = "./balena-migrate --yes";
+pub const RUN: &str = "./balena-migrate --yes";
 
 /// The old system's files that a migration may touch, by content, mode and owner.
 const OLD_TREE: &str = "find /boot /etc -xdev \\( -type f -o -type l \\) -printf '%M %u %g %s %p %l\\n' | sort; \
                         find /boot /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum";
 
 /// A guest with the folder on it, the folder, and what the old system's tree was before.
-struct Scene {
-    vm: Vm,
+pub struct Scene {
+    pub vm: Vm,
     before: String,
 }
 
 impl Scene {
-    fn set(name: &str, cfg: &Migratecfg) -> Scene {
+    pub fn set(name: &str, cfg: &Migratecfg) -> Scene {
         let mut vm = Machine::running_guest(name).start();
         cfg.send_to(&mut vm);
         let before = vm.must(OLD_TREE);
@@ -31,7 +31,7 @@ impl Scene {
 
     /// Runs the program with these words in the folder, and wants it to end with `code`.
     #[track_caller]
-    fn run(&mut self, words: &str, code: i32) -> String {
+    pub fn run(&mut self, words: &str, code: i32) -> String {
         let said = self.vm.agent(&format!("cd {PLACE} && {words}"));
         if said.code != code {
             let why = format!(
@@ -326,7 +326,9 @@ fn an_interrupted_run_takes_everything_back() {
         "cd {PLACE} && (setsid {RUN} > /tmp/out 2>&1; echo ended with $? > /dev/console) &"
     ));
     scene.vm.wait_for("backup-runs");
-    scene.vm.must("pkill -INT -x balena-migrate && touch /tmp/go");
+    scene
+        .vm
+        .must("pkill -INT -x balena-migrate && touch /tmp/go");
     scene.vm.wait_for("ended with 1");
     let out = scene.vm.must("cat /tmp/out");
     assert!(out.contains("interrupted by SIGINT"), "it said: {out}");

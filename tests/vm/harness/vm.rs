@@ -422,7 +422,9 @@ impl Drop for Vm {
 /// The machine but for its disks and lines. A prepared state fits only the same hardware.
 pub(super) fn hardware(memory_mib: u32) -> Vec<String> {
     // qemu64 boots faster under emulation than max, which has more to emulate.
-    "-machine pc -accel tcg,thread=multi -cpu qemu64 -smp 2 -nodefaults -vga std -display none -m"
+    // The wire leads nowhere: it is there for its hardware address.
+    "-machine pc -accel tcg,thread=multi -cpu qemu64 -smp 2 -nodefaults -vga std -display none \
+     -netdev user,id=wire,restrict=on -device virtio-net-pci,netdev=wire,romfile= -m"
         .split(' ')
         .map(str::to_owned)
         .chain([memory_mib.to_string()])
