@@ -251,7 +251,7 @@ mod tests {
     /// Every option of the table sets the setting that it stands beside.
     #[test]
     fn options_and_table_agree() {
-        let command = Options::augment_args(clap::Command::new("x"));
+        let command = Options::augment_args(clap::Command::default());
         for setting in SETTINGS {
             let Some(flag) = setting.flag else { continue };
             let id = flag.trim_start_matches("--").replace('-', "_");
