@@ -1,0 +1,144 @@
+//! Every parser that reads foreign text or bytes, as a function of bytes that must not panic.
+//!
+//! `target.rs` gives each to libFuzzer; `tests/fuzz_corpus.rs` replays what was found before.
+
+use std::io::Cursor;
+
+use balena_migrate::backup::{definition, inspect};
+use balena_migrate::boot::{cmdline, grubenv};
+use balena_migrate::config::{self, Overrides, balena};
+use balena_migrate::handover::Handover;
+use balena_migrate::host::NetworkKind;
+use balena_migrate::initramfs::decompress;
+use balena_migrate::initramfs::modules::{ModuleTree, REQUIRED, Texts, resolve};
+use balena_migrate::kernel_args;
+use balena_migrate::network::bind::Links;
+use balena_migrate::network::select::{Selection, read_list};
+use balena_migrate::network::{self, Source};
+use balena_migrate::payload::scan::scan;
+use balena_migrate::superblock;
+use balena_migrate::sys::Sys;
+
+/// A parser by the name of its target.
+pub type Parser = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const PARSERS: &[Parser] = &[
+    ("config", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let _ = config::merge("/c/x.conf", text, "/c", &Overrides::default());
+        }
+    }),
+    ("config_json", |bytes| {
+        let _ = balena::inspect("config.json", bytes.to_vec());
+    }),
+    ("backup_definition", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let _ = definition::parse("backup.yml", text, "/c");
+        }
+    }),
+    ("backup_archive", |bytes| {
+        let _ = inspect::inspect(bytes);
+    }),
+    ("image", |bytes| {
+        let scratch = tempfile::tempfile().expect("making a temporary file");
+        let _ = scan(Cursor::new(bytes), scratch, true, &mut |_| ());
+    }),
+    ("handover", |bytes| {
+        let _ = Handover::parse(bytes);
+    }),
+    ("superblock", |bytes| {
+        let _ = superblock::identify(bytes);
+        let _ = superblock::table_identity(bytes, 512);
+        let _ = superblock::table_identity(bytes, 4096);
+    }),
+    ("grubenv", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let _ = grubenv::get(text, "next_entry");
+            let _ = grubenv::set(text, "next_entry", "x");
+        }
+    }),
+    ("kernel_args", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let _ = cmdline::for_stage2(text);
+            let _ = kernel_args::module_options(text, "nvme_core");
+        }
+    }),
+    ("module_tree", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let (dep, rest) = text.split_once('\0').unwrap_or((text, ""));
+            let (softdep, alias) = rest.split_once('\0').unwrap_or((rest, ""));
+            let texts = Texts {
+                dep,
+                softdep,
+                builtin: dep,
+                alias,
+            };
+            let _ = resolve(&ModuleTree::parse("/lib/modules/x", texts), &REQUIRED, &[]);
+        }
+    }),
+    ("module_file", |bytes| {
+        for end in ["ko", "ko.gz", "ko.xz", "ko.zst"] {
+            let _ = decompress::module(&format!("/m.{end}"), bytes.to_vec());
+        }
+    }),
+    ("wifi_list", |bytes| {
+        let _ = read_list("migrate-wifis", bytes);
+    }),
+    ("wpa_supplicant", |bytes| {
+        carry(
+            "/etc/wpa_supplicant/wpa_supplicant.conf",
+            NetworkKind::WpaSupplicant,
+            bytes,
+        )
+    }),
+    ("network_manager", |bytes| {
+        carry(
+            "/etc/NetworkManager/system-connections/a",
+            NetworkKind::NetworkManager,
+            bytes,
+        )
+    }),
+    ("connman", |bytes| {
+        carry(
+            "/var/lib/connman/wifi_1_2_managed_psk/settings",
+            NetworkKind::Connman,
+            bytes,
+        )
+    }),
+    ("iwd", |bytes| {
+        carry("/var/lib/iwd/name.psk", NetworkKind::Iwd, bytes)
+    }),
+    ("netplan", |bytes| {
+        carry("/etc/netplan/01.yaml", NetworkKind::Netplan, bytes)
+    }),
+    ("ifupdown", |bytes| {
+        carry("/etc/network/interfaces", NetworkKind::Ifupdown, bytes)
+    }),
+    ("dhcpcd", |bytes| {
+        carry("/etc/dhcpcd.conf", NetworkKind::Dhcpcd, bytes)
+    }),
+    ("networkd", |bytes| {
+        carry(
+            "/etc/systemd/network/10.network",
+            NetworkKind::Networkd,
+            bytes,
+        )
+    }),
+];
+
+/// Reads a network file, and writes keyfiles of what was understood.
+fn carry(path: &str, kind: NetworkKind, bytes: &[u8]) {
+    // A machine without files: what a configuration names is missing.
+    let sys = Sys::new("/dev/null");
+    let links = Links {
+        interfaces: &[],
+        live: &[],
+    };
+    let selection = Selection {
+        all: true,
+        listed: Vec::new(),
+    };
+    let source = Source { path, kind, bytes };
+    let _ = network::carry(&sys, &[source], &links, &selection);
+}
