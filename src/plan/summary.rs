@@ -1,0 +1,138 @@
+//! The facts of a plan, as plain data: [`super::text`] shows them to people, scripts get them as JSON.
+
+use super::text;
+use crate::config::Config;
+use crate::config::kind::HomeFile;
+use crate::handover::Place;
+use crate::host::{Disk, Host};
+
+/// The facts of the plan, for people and for scripts.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Summary {
+    /// Host name.
+    pub machine: String,
+    /// The distribution's name for itself.
+    pub system: String,
+    /// The disk that is overwritten.
+    pub disk: DiskSummary,
+    /// The image.
+    pub image: ImageSummary,
+    /// Where the payload waits while the disk is overwritten.
+    pub payload_waits_in: Place,
+    /// Bytes of memory that stage 2 needs, a backup of unknown size not counted.
+    pub memory_needed: u64,
+    /// Bytes of memory of the machine.
+    pub memory_total: u64,
+    /// The file that becomes `backup.tgz`, if any.
+    pub backup: Option<String>,
+    /// Files that go into the new system.
+    pub new_files: Vec<NewFile>,
+    /// The change to the boot configuration, in words.
+    pub boot: String,
+    /// The partition that gets the log of stage 2, if any.
+    pub log_drive: Option<String>,
+    /// What a boot loader for the new system would be made of.
+    pub grub: GrubFiles,
+    /// Stage 2 stops before the first write.
+    pub pretend: bool,
+}
+
+/// The settings GRUB_*: carried, and used by nothing yet.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct GrubFiles {
+    /// GRUB_BOOT_DEV.
+    pub boot_dev: String,
+    /// GRUB_CFG.
+    pub cfg: Option<String>,
+    /// GRUB_BOOT_IMG.
+    pub boot_img: Option<String>,
+    /// GRUB_CORE_IMG.
+    pub core_img: Option<String>,
+}
+
+/// The disk that is overwritten.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DiskSummary {
+    /// Kernel name now.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Maker's name.
+    pub model: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Its partition table's own name.
+    pub table: String,
+    /// What is on it: a line a partition.
+    pub partitions: Vec<String>,
+}
+
+/// The image.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ImageSummary {
+    /// Its file.
+    pub path: String,
+    /// PRETTY_NAME of its os-release.
+    pub name: Option<String>,
+    /// The device type that it was made for.
+    pub device_type: Option<String>,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Size on the disk in bytes.
+    pub unpacked_bytes: u64,
+}
+
+/// A file for the new system.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct NewFile {
+    /// Partition and path, such as `resin-boot:/config.json`.
+    pub place: String,
+    /// Where it comes from.
+    pub from: String,
+}
+
+impl GrubFiles {
+    /// What the configuration says of it.
+    pub fn of(config: &Config) -> GrubFiles {
+        let path = |file: &Option<HomeFile>| file.as_ref().map(|file| file.0.clone());
+        GrubFiles {
+            boot_dev: config.grub_boot_dev.0.clone(),
+            cfg: path(&config.grub_cfg),
+            boot_img: path(&config.grub_boot_img),
+            core_img: path(&config.grub_core_img),
+        }
+    }
+}
+
+impl DiskSummary {
+    /// The disk as it was found.
+    pub fn of(host: &Host, disk: &Disk) -> DiskSummary {
+        let partitions = disk.partitions.iter().map(|part| {
+            let fs = part
+                .fs
+                .as_ref()
+                .map_or("no known file system".to_owned(), |fs| {
+                    format!("{} {}", fs.fs_type, fs.label).trim_end().to_owned()
+                });
+            let mounted = host
+                .mounts
+                .iter()
+                .find(|mount| mount.device_name == part.name)
+                .map_or(String::new(), |mount| {
+                    format!(", mounted at {}", mount.point)
+                });
+            format!("{}: {fs}, {}{mounted}", part.name, text::size(part.bytes))
+        });
+        DiskSummary {
+            name: disk.name.clone(),
+            bytes: disk.bytes,
+            model: disk.model.clone(),
+            serial: disk.serial.clone(),
+            table: disk
+                .table
+                .as_ref()
+                .map_or("unknown".to_owned(), ToString::to_string),
+            partitions: partitions.collect(),
+        }
+    }
+}
