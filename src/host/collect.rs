@@ -6,10 +6,9 @@
 
 use anyhow::Context;
 
-use super::{
-    Host, Os, State, disks, firmware, grub, interfaces, kernel, memory, mounts, network, os,
-};
+use super::{Host, Os, State, disks, firmware, grub, interfaces, kernel, mounts, network};
 use crate::sys::Sys;
+use crate::{meminfo, os_release};
 
 /// The journal of the engine: it is there from the first change to the last undo.
 const JOURNAL: &str = "/var/lib/balena-migrate/journal";
@@ -21,7 +20,7 @@ const JOURNAL: &str = "/var/lib/balena-migrate/journal";
 /// When something can't be read that every Linux system shows to every user: /proc and /sys.
 pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
     let uname = sys.uname().context("asking the kernel for its name")?;
-    let meminfo = sys
+    let text = sys
         .read_text("/proc/meminfo")
         .context("reading /proc/meminfo")?;
     let disks = disks::collect(sys)?;
@@ -34,7 +33,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         os: os_release(sys),
         kernel: kernel::collect(sys, &mounts)?,
         firmware: firmware::collect(sys),
-        memory: memory::parse(&meminfo)?,
+        memory: meminfo::parse(&text)?,
         disks,
         mounts,
         grub: grub::collect(sys),
@@ -57,6 +56,6 @@ fn os_release(sys: &Sys) -> Os {
     ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .find_map(|path| sys.read_text(path).ok())
-        .map(|text| os::parse(&text))
+        .map(|text| Os::from_fields(os_release::parse(&text)))
         .unwrap_or_default()
 }

@@ -10,7 +10,6 @@ mod firmware;
 mod grub;
 mod interfaces;
 mod kernel;
-mod memory;
 mod mounts;
 pub mod network;
 mod os;
@@ -20,6 +19,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::handover::TableIdentity;
+use crate::meminfo::Memory;
 
 /// A device as it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,15 +96,6 @@ pub struct Firmware {
     pub secure_boot: Option<bool>,
     /// /proc/device-tree/model.
     pub device_tree_model: Option<String>,
-}
-
-/// Memory in bytes, from /proc/meminfo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// MemTotal.
-    pub total: u64,
-    /// MemAvailable (MemFree + Buffers + Cached on kernels before 3.14).
-    pub available: u64,
 }
 
 /// A whole disk: one that has a device behind it, so no loop device, no RAM disk, no mapping.

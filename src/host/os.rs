@@ -1,48 +1,33 @@
-//! Reads os-release, the file in which a distribution names itself. Called by the collector.
+//! What the snapshot takes from os-release. Called by the collector.
+
+use std::collections::BTreeMap;
 
 use super::Os;
 
-/// The fields of an os-release file; those that are missing are empty.
-///
-/// The syntax is os-release(5): assignments as a shell would read them, without expansions.
-pub(super) fn parse(text: &str) -> Os {
-    let mut os = Os::default();
-    for line in text.lines() {
-        let Some((name, value)) = line.trim().split_once('=') else {
-            continue;
-        };
-        let value = unquoted(value);
-        match name {
-            "ID" => os.id = value,
-            "VERSION_ID" => os.version_id = value,
-            "ID_LIKE" => os.id_like = value.split_whitespace().map(str::to_owned).collect(),
-            "PRETTY_NAME" => os.pretty_name = value,
-            _ => {}
+impl Os {
+    /// The fields of an os-release file; those that are missing are empty.
+    pub(super) fn from_fields(mut fields: BTreeMap<String, String>) -> Os {
+        let mut field = |name: &str| fields.remove(name).unwrap_or_default();
+        Os {
+            id: field("ID"),
+            version_id: field("VERSION_ID"),
+            id_like: field("ID_LIKE")
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
+            pretty_name: field("PRETTY_NAME"),
         }
     }
-    os
-}
-
-/// `value` without its quotes and the backslashes that escape.
-fn unquoted(value: &str) -> String {
-    let inner = ['"', '\'']
-        .iter()
-        .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
-        .unwrap_or(value);
-    let mut plain = String::with_capacity(inner.len());
-    let mut letters = inner.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\\' => plain.extend(letters.next()),
-            _ => plain.push(letter),
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os_release;
+
+    fn parse(text: &str) -> Os {
+        Os::from_fields(os_release::parse(text))
+    }
 
     #[test]
     fn debian() {

@@ -56,6 +56,20 @@ pub fn recognise(file: &mut (impl Read + Seek)) -> Result<Format, FormatError> {
     Ok(format)
 }
 
+/// Reads until `buffer` is full or the stream ends; says how much it read.
+pub fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match source.read(&mut buffer[done..]) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
 /// The uncompressed bytes of an image, from the whole file as a stream.
 ///
 /// Reading to the end proves the stream: a truncated file, a wrong checksum of any part, and anything

@@ -11,6 +11,7 @@ use super::FormatError;
 use super::digest::{Sha256Writer, hex};
 use super::table::{Found, HEAD_BYTES, SECTOR, Slot, TableError, TableParser};
 use crate::handover::{Format, ImagePartition, TableIdentity};
+use crate::os_release;
 use crate::superblock::{self, Superblock};
 
 /// What one pass over an image file found.
@@ -141,7 +142,7 @@ pub fn scan(
         let mut stream = super::decoder(format, &mut hashed);
         let mut buffer = vec![0; 1 << 20];
         loop {
-            let filled = fill(&mut stream, &mut buffer).map_err(ScanError::Stream)?;
+            let filled = super::read_full(&mut stream, &mut buffer).map_err(ScanError::Stream)?;
             if filled == 0 {
                 break stream.memory();
             }
@@ -171,18 +172,6 @@ pub fn scan(
         partition_names,
         boot,
     })
-}
-
-/// Fills `buffer` as far as the stream reaches.
-fn fill(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match stream.read(&mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    Ok(filled)
 }
 
 /// Hashes what is read through it.
@@ -452,7 +441,7 @@ fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
             .read_to_end(&mut bytes)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     };
-    let os_release = text("os-release")?.map(|text| os_release(&text));
+    let os_release = text("os-release")?.map(|text| os_release::parse(&text));
     let device_type = text("device-type.json")?.and_then(|text| device_type(&text));
     let stats = fs.stats()?;
     Ok(BootFiles {
@@ -461,19 +450,6 @@ fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
         device_type,
         names: names.clone(),
     })
-}
-
-/// Names and values of an os-release file (os-release(5)), without quotes.
-fn os_release(text: &str) -> BTreeMap<String, String> {
-    text.lines()
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| {
-            (
-                name.trim().to_owned(),
-                value.trim().trim_matches('"').to_owned(),
-            )
-        })
-        .collect()
 }
 
 /// What a device-type.json says, as far as it has the expected form.

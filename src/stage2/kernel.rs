@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::{Access, Device, Disk, Machine, Mounted};
 use crate::kernel_args;
+use crate::meminfo;
 use crate::sys::block::BlockDevice;
 use crate::sys::console::Consoles;
 use crate::sys::mount::Mount;
@@ -103,7 +104,8 @@ impl Machine for Kernel {
 
     fn memory_available(&self) -> io::Result<u64> {
         let meminfo = std::fs::read_to_string("/proc/meminfo")?;
-        available(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemAvailable"))
+        let memory = meminfo::parse(&meminfo).map_err(io::Error::other)?;
+        Ok(memory.available)
     }
 
     fn make_store(&self, bytes: u64) -> io::Result<Box<dyn Mounted>> {
@@ -113,15 +115,6 @@ impl Machine for Kernel {
     fn find_store(&self) -> io::Result<Box<dyn Mounted>> {
         Ok(Box::new(Mount::adopt(&self.store)))
     }
-}
-
-/// `MemAvailable` of /proc/meminfo in bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    let value = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 impl Device for BlockDevice {
@@ -171,12 +164,5 @@ mod tests {
     fn a_module_is_named_without_its_place_in_the_order() {
         let name = module_name(Path::new("/lib/modules/003-nvme_core.ko"));
         assert_eq!(name, "nvme_core");
-    }
-
-    #[test]
-    fn available_memory_is_read_in_bytes() {
-        let meminfo = "MemTotal:        2030604 kB\nMemFree: 1 kB\nMemAvailable:    1875044 kB\n";
-        assert_eq!(available(meminfo), Some(1_875_044 * 1024));
-        assert_eq!(available("MemTotal: 1 kB\n"), None);
     }
 }

@@ -12,7 +12,7 @@ use super::log::Log;
 use super::machine::{Device, Disk, Machine, read_full, write_full};
 use super::progress::Progress;
 use super::secure::Secured;
-use super::stream::{self, BLOCK, Block, Measure, stream};
+use super::stream::{BLOCK, Block, Measure, stream};
 use crate::payload;
 use crate::sys::Sys;
 
@@ -121,7 +121,7 @@ fn flash(
     let mut offset = 0;
     wipe(device, 0, FIRST as u64, sector).context("wiping the start of the disk")?;
     stream(
-        |buffer| stream::read_full(&mut unpacked, buffer),
+        |buffer| payload::read_full(&mut unpacked, buffer),
         |block| {
             let len = block.bytes().len();
             let mut bytes = block.padded(sector);

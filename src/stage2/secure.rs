@@ -11,9 +11,9 @@ use super::image::Heads;
 use super::machine::{Disk, Mounted};
 use super::progress::{Progress, mib};
 use super::stop::{Code, OrStop, Stop};
-use super::stream::{Measure, StreamError, read_full, stream};
+use super::stream::{Measure, StreamError, stream};
 use crate::handover::{Place, StoredFile};
-use crate::payload;
+use crate::payload::{self, read_full};
 use crate::sys::Sys;
 
 /// The image in the store.

@@ -1,7 +1,7 @@
 //! Moving many bytes in large blocks, with the source read in a thread of its own: unpacking and
 //! writing, or reading and hashing, go on at the same time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::payload::digest::Sha256Writer;
@@ -115,20 +115,6 @@ fn fill_all(
             return;
         }
     }
-}
-
-/// Reads until `buffer` is full or the stream ends; says how much it read.
-pub fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match source.read(&mut buffer[done..]) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }
 
 /// Size and hash of bytes that pass by.

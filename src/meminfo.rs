@@ -1,14 +1,23 @@
-//! Reads /proc/meminfo. Called by the collector.
+//! Reads /proc/meminfo: stage 1 for its reckoning, stage 2 before it brings the image into memory.
 
 use anyhow::Context;
 
-use super::Memory;
+use serde::{Deserialize, Serialize};
+
+/// Memory in bytes, from /proc/meminfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// MemTotal.
+    pub total: u64,
+    /// MemAvailable (MemFree + Buffers + Cached on kernels before 3.14).
+    pub available: u64,
+}
 
 /// Total and available memory.
 ///
 /// Kernels before 3.14 have no MemAvailable; what they call free, buffered and cached is then the
 /// best that can be said.
-pub(super) fn parse(meminfo: &str) -> anyhow::Result<Memory> {
+pub fn parse(meminfo: &str) -> anyhow::Result<Memory> {
     let field = |name: &str| kib_of(meminfo, name).map(|kib| kib * 1024);
     let total = field("MemTotal").context("finding MemTotal in /proc/meminfo")?;
     let available = field("MemAvailable")
@@ -49,5 +58,12 @@ mod tests {
     fn something_else() {
         assert!(parse("").is_err());
         assert!(parse("MemTotal: 100 kB\n").is_err());
+    }
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let meminfo = "MemTotal:        2030604 kB\nMemFree: 1 kB\nMemAvailable:    1875044 kB\n";
+        assert_eq!(parse(meminfo).unwrap().available, 1_875_044 * 1024);
+        assert!(parse("MemTotal: 1 kB\n").is_err());
     }
 }
