@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const PATH: &str = "/etc/balena-migrate-stage2.conf";
 
 /// The version this program writes, and the only one it reads: the two stages are one executable.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The hand-over document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct Handover {
     pub log_drive: Option<LogDrive>,
     /// Bytes of memory that must stay free once the payload and the backup are in memory.
     pub memory_reserve: u64,
+    /// How the flash goes on after a power cut in the middle of it; without it, it can't.
+    pub resume: Option<Resume>,
     /// Stop just before the first write and go back to the old system.
     pub pretend: bool,
 }
@@ -92,40 +94,81 @@ pub struct FsIdentity {
     pub fs_type: String,
 }
 
-/// A file on a file system of the old machine, proven by size and hash.
+/// A file of the old machine that stage 2 needs, proven by size and hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredFile {
-    /// The file system that holds it.
-    pub fs: FsIdentity,
-    /// Path from the root of that file system, with a leading `/`.
-    pub path: String,
+    /// Where it is, and where it waits while the disk is overwritten.
+    pub place: Place,
     /// Size in bytes.
     pub bytes: u64,
     /// SHA-256 of the file, 64 lower-case hex digits.
     pub sha256: String,
 }
 
-/// The OS image and where it waits while the disk is overwritten.
+/// Where a file waits while the disk is overwritten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Place {
+    /// In a tmpfs of its own, into which stage 2 copies this file.
+    Memory(FilePath),
+    /// Where it is: on another disk than the one to overwrite.
+    Disk(FilePath),
+    /// On the disk to overwrite, in these parts of it, in this order; none of them is touched by
+    /// the flash. They are read without the file system that they were allocated from. Together
+    /// they may have more bytes than the file.
+    Extents(Vec<Extent>),
+}
+
+/// A file by its file system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilePath {
+    /// The file system that holds it.
+    pub fs: FsIdentity,
+    /// Path from the root of that file system, with a leading `/`.
+    pub path: String,
+}
+
+/// A part of a disk. Both ends are multiples of the disk's sector size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// First byte on the disk.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl Extent {
+    /// The first byte behind it.
+    pub fn end(&self) -> u64 {
+        self.start + self.bytes
+    }
+}
+
+/// The OS image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
     /// The image file on the old system.
     pub file: StoredFile,
-    /// Where stage 2 keeps it during the flash.
-    pub place: Place,
     /// How it is compressed.
     pub format: Format,
     /// The uncompressed image.
     pub image: Image,
 }
 
-/// Where the payload waits while the disk is overwritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
-pub enum Place {
-    /// Copied into a tmpfs of its own.
-    Memory,
+/// What brings stage 2 back after a power cut in the middle of the flash: boot code that needs
+/// no file system, and the [`crate::resume`] record that says how far the flash is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// Where the record is: [`crate::resume::RECORD_BYTES`], outside of what the flash touches.
+    pub record: Extent,
+    /// Path in the initramfs of the boot code for the first sector of the disk: 440 bytes. With
+    /// it there, the firmware starts stage 2 at every boot.
+    pub boot_code: String,
 }
 
 /// What an image file is.
@@ -184,6 +227,8 @@ pub struct Image {
     pub boot: ImagePartition,
     /// `resin-data`.
     pub data: ImagePartition,
+    /// Where resin-data is to end on the disk, in bytes, when it has to grow for the backup.
+    pub data_end: Option<u64>,
 }
 
 /// A partition of the image.

@@ -32,6 +32,7 @@ pub mod os_release;
 pub mod payload;
 pub mod plan;
 pub mod report;
+pub mod resume;
 pub mod secret;
 pub mod stage2;
 pub mod step;

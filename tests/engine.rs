@@ -12,8 +12,8 @@ use balena_migrate::backup::definition;
 use balena_migrate::engine::journal::{Begin, Journal};
 use balena_migrate::engine::{self, ApplyError, undo::undo};
 use balena_migrate::handover::{
-    DiskIdentity, Format, FsIdentity, Handover, Image, ImagePartition, Payload, Place, ReportPlace,
-    StoredFile, TableIdentity,
+    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Payload, Place,
+    ReportPlace, StoredFile, TableIdentity, VERSION,
 };
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
 use balena_migrate::plan::Steps;
@@ -90,7 +90,7 @@ fn handover() -> Handover {
         bytes: 1,
     };
     Handover {
-        version: 1,
+        version: VERSION,
         run_id: "run".into(),
         disk: DiskIdentity {
             bytes: 1,
@@ -104,18 +104,20 @@ fn handover() -> Handover {
         restore: Vec::new(),
         payload: Payload {
             file: StoredFile {
-                fs: fs.clone(),
-                path: "/i".into(),
+                place: Place::Memory(FilePath {
+                    fs: fs.clone(),
+                    path: "/i".into(),
+                }),
                 bytes: 1,
                 sha256: "0".into(),
             },
-            place: Place::Memory,
             format: Format::Gzip,
             image: Image {
                 bytes: 1,
                 sha256: "0".into(),
                 boot: part("resin-boot"),
                 data: part("resin-data"),
+                data_end: None,
             },
         },
         backup: None,
@@ -126,6 +128,7 @@ fn handover() -> Handover {
         },
         log_drive: None,
         memory_reserve: 0,
+        resume: None,
         pretend: false,
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::journal::DIR;
 use crate::backup::{self, Volume, aside};
-use crate::handover::{self, StoredFile};
+use crate::handover::{self, FilePath, Place, StoredFile};
 use crate::initramfs;
 use crate::payload::digest::sha256_hex;
 use crate::step::{BackupPlace, Expect, Step, Undo, Writers};
@@ -246,8 +246,10 @@ fn measure(sys: &Sys, backup: &BackupPlace, limit: u64) -> Result<StoredFile> {
     std::io::copy(&mut Read::by_ref(&mut file), &mut hash)
         .with_context(|| format!("reading {}", backup.path))?;
     Ok(StoredFile {
-        fs: backup.fs.clone(),
-        path: backup.path_in_fs.clone(),
+        place: Place::Memory(FilePath {
+            fs: backup.fs.clone(),
+            path: backup.path_in_fs.clone(),
+        }),
         bytes,
         sha256: hash.hex(),
     })

@@ -5,15 +5,15 @@
 pub mod summary;
 pub mod text;
 
-use self::summary::{DiskSummary, GrubFiles, ImageSummary, NewFile, Summary};
+use self::summary::{DiskSummary, GrubFiles, ImageSummary, NewFile, Summary, Waits};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::Subject;
 use crate::check::memory::Need;
 use crate::config::Config;
 use crate::handover::{
-    self, DiskIdentity, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive, OldFile,
-    Payload, Place, ReportPlace, Restore, StoredFile, Target,
+    self, DiskIdentity, FilePath, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive,
+    OldFile, Payload, Place, ReportPlace, Restore, StoredFile, Target,
 };
 use crate::host::{Disk, Host, Mount};
 use crate::initramfs::{Compression, Recipe, SmallFile};
@@ -91,6 +91,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         },
         log_drive: log_drive(subject),
         memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
+        resume: None,
         pretend: *config.no_flash,
     };
     let need = Need::of(subject).expect("checked: the image");
@@ -105,7 +106,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             bytes: scan.file_bytes,
             unpacked_bytes: scan.image_bytes,
         },
-        payload_waits_in: handover.payload.place,
+        payload_waits_in: Waits::Memory,
         memory_needed: need.total(),
         memory_total: host.memory.total,
         backup: backup.as_ref().map(|backup| backup.path.clone()),
@@ -199,18 +200,17 @@ fn payload(host: &Host, path: &str, scan: &Scan) -> Payload {
     };
     Payload {
         file: StoredFile {
-            fs,
-            path: inside,
+            place: Place::Memory(FilePath { fs, path: inside }),
             bytes: scan.file_bytes,
             sha256: scan.file_sha256.clone(),
         },
-        place: Place::Memory,
         format: scan.format,
         image: Image {
             bytes: scan.image_bytes,
             sha256: scan.image_sha256.clone(),
             boot: part("resin-boot"),
             data: part("resin-data"),
+            data_end: None,
         },
     }
 }

@@ -3,7 +3,6 @@
 use super::text;
 use crate::config::Config;
 use crate::config::kind::HomeFile;
-use crate::handover::Place;
 use crate::host::{Disk, Host};
 
 /// The facts of the plan, for people and for scripts.
@@ -18,7 +17,7 @@ pub struct Summary {
     /// The image.
     pub image: ImageSummary,
     /// Where the payload waits while the disk is overwritten.
-    pub payload_waits_in: Place,
+    pub payload_waits_in: Waits,
     /// Bytes of memory that stage 2 needs, a backup of unknown size not counted.
     pub memory_needed: u64,
     /// Bytes of memory of the machine.
@@ -35,6 +34,18 @@ pub struct Summary {
     pub grub: GrubFiles,
     /// Stage 2 stops before the first write.
     pub pretend: bool,
+}
+
+/// Where the payload waits while the disk is overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Waits {
+    /// In memory.
+    Memory,
+    /// On another disk.
+    Disk,
+    /// On the disk that is overwritten, behind the end of the new system.
+    Extents,
 }
 
 /// The settings GRUB_*: carried, and used by nothing yet.

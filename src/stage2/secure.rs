@@ -12,7 +12,7 @@ use super::machine::{Disk, Mounted};
 use super::progress::{Progress, mib};
 use super::stop::{Code, OrStop, Stop};
 use super::stream::{Measure, StreamError, stream};
-use crate::handover::{Place, StoredFile};
+use crate::handover::{FilePath, Place, StoredFile};
 use crate::payload::{self, read_full};
 use crate::sys::Sys;
 
@@ -53,9 +53,7 @@ pub fn secure(work: &Work, found: Found) -> Result<Secured, Stop> {
     let disk = found.disk;
     check_size(work, &disk)?;
     check_install_files(work)?;
-    let store = match work.handover.payload.place {
-        Place::Memory => make_store(work)?,
-    };
+    let store = make_store(work)?;
     let payload = Wanted {
         file: &work.handover.payload.file,
         what: "the image",
@@ -156,15 +154,18 @@ struct Wanted<'a> {
 /// Copies a file of the old system to `to` in the store, hashing what passes.
 fn copy(work: &Work, disk: &Disk, wanted: &Wanted, store: &Sys, to: &str) -> Result<(), Stop> {
     let Wanted { file, what, .. } = wanted;
-    let volume = find::volume(work.machine, &file.fs, Some(disk))
+    let Place::Memory(at) = &file.place else {
+        return Err(anyhow!("{what} waits elsewhere")).or_stop(wanted.missing);
+    };
+    let volume = find::volume(work.machine, &at.fs, Some(disk))
         .with_context(|| format!("looking for {what}"))
         .or_stop(wanted.missing)?;
     let mounted = work
         .machine
-        .mount(&volume.node, &file.fs.fs_type, false)
+        .mount(&volume.node, &at.fs.fs_type, false)
         .with_context(|| format!("mounting {}", volume.node.display()))
         .or_stop(wanted.missing)?;
-    let copied = copy_from(work, &mounted.files(), wanted, store, to);
+    let copied = copy_from(work, &mounted.files(), at, wanted, store, to);
     // What can't be unmounted is found out when the disk is let go of.
     if let Err(error) = mounted.close() {
         work.log
@@ -173,12 +174,19 @@ fn copy(work: &Work, disk: &Disk, wanted: &Wanted, store: &Sys, to: &str) -> Res
     copied
 }
 
-fn copy_from(work: &Work, from: &Sys, wanted: &Wanted, store: &Sys, to: &str) -> Result<(), Stop> {
+fn copy_from(
+    work: &Work,
+    from: &Sys,
+    at: &FilePath,
+    wanted: &Wanted,
+    store: &Sys,
+    to: &str,
+) -> Result<(), Stop> {
     let Wanted { file, what, .. } = wanted;
     let mut source = from
-        .canonical(&file.path)
+        .canonical(&at.path)
         .and_then(|path| from.open(&path))
-        .with_context(|| format!("opening {what} {}", file.path))
+        .with_context(|| format!("opening {what} {}", at.path))
         .or_stop(wanted.missing)?;
     let mut measure = Measure::default();
     let mut progress = Progress::new(
@@ -202,7 +210,7 @@ fn copy_from(work: &Work, from: &Sys, wanted: &Wanted, store: &Sys, to: &str) ->
     });
     match copied {
         Err(StreamError::Fill(error)) => Err(error)
-            .with_context(|| format!("reading {what} {}", file.path))
+            .with_context(|| format!("reading {what} {}", at.path))
             .or_stop(wanted.missing)?,
         Err(StreamError::Drain(error)) => Err(error)
             .with_context(|| format!("keeping {what} in memory"))
@@ -214,7 +222,7 @@ fn copy_from(work: &Work, from: &Sys, wanted: &Wanted, store: &Sys, to: &str) ->
     progress.finish();
     measure
         .expect(file.bytes, &file.sha256)
-        .with_context(|| format!("{what} {} is not the file that stage 1 saw", file.path))
+        .with_context(|| format!("{what} {} is not the file that stage 1 saw", at.path))
         .or_stop(wanted.differs)
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use balena_migrate::handover::{
-    DiskIdentity, Format, FsIdentity, Handover, Image, ImagePartition, Install, OldFile, PATH,
-    Payload, Place, ReportPlace, Restore, StoredFile, TableIdentity, Target, VERSION,
+    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install, OldFile,
+    PATH, Payload, Place, ReportPlace, Restore, StoredFile, TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::payload::recognise;
@@ -265,8 +265,10 @@ const WIFI: &[u8] = b"[connection]\nid=home\n";
 
 fn stored(path: &str, bytes: &[u8]) -> StoredFile {
     StoredFile {
-        fs: old_root(),
-        path: path.to_owned(),
+        place: Place::Memory(FilePath {
+            fs: old_root(),
+            path: path.to_owned(),
+        }),
         bytes: bytes.len() as u64,
         sha256: sha256_hex(bytes),
     }
@@ -331,13 +333,13 @@ fn handover(format: Format, file: &[u8]) -> Handover {
         ],
         payload: Payload {
             file: stored("/home/user/image", file),
-            place: Place::Memory,
             format,
             image: Image {
                 bytes: IMAGE_BYTES,
                 sha256: sha256_hex(&made().image),
                 boot: partition(1, "vfat", "resin-boot", BOOT),
                 data: partition(2, "ext4", "resin-data", DATA),
+                data_end: None,
             },
         },
         backup: Some(stored("/home/user/backup.tgz", &noise(100_000, 11))),
@@ -351,6 +353,7 @@ fn handover(format: Format, file: &[u8]) -> Handover {
         },
         log_drive: None,
         memory_reserve: 64 * MIB,
+        resume: None,
         pretend: false,
     }
 }
