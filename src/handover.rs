@@ -166,8 +166,8 @@ pub struct Payload {
 pub struct Resume {
     /// Where the record is: [`crate::resume::RECORD_BYTES`], outside of what the flash touches.
     pub record: Extent,
-    /// Path in the initramfs of the boot code for the first sector of the disk: 440 bytes. With
-    /// it there, the firmware starts stage 2 at every boot.
+    /// The boot code for the first sector of the disk, 440 bytes as hex digits. With it there,
+    /// the firmware starts stage 2 at every boot.
     pub boot_code: String,
 }
 

@@ -40,7 +40,7 @@ pub struct Done {
 
 /// Puts the files into the new system. After some failures the disk has to be overwritten again.
 pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Box<Free>> {
-    let secured = flashed.secured;
+    let Flashed { secured, record } = flashed;
     for tries in 1..=TRIES {
         match try_finish(work, &secured) {
             Ok(()) => return Ok(Done { _private: () }),
@@ -50,6 +50,7 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Box<Free>> {
     Err(Box::new(Free {
         secured,
         device: None,
+        record,
     }))
 }
 

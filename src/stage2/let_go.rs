@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
 use super::machine::{Access, Device, Disk};
+use super::record::Keeper;
 use super::secure::Secured;
 use super::stop::{Code, OrStop, Stop};
 
@@ -20,13 +21,17 @@ pub struct Free {
     pub(super) secured: Secured,
     /// None: the disk has to be opened anew first. That can only be after the first write.
     pub(super) device: Option<Box<dyn Device>>,
+    /// Keeps the record of how far the flash is, where it can go on after a power cut.
+    pub(super) record: Option<Keeper>,
 }
 
 /// Lets go of the disk.
 pub fn let_go(work: &Work, secured: Secured) -> Result<Free, Stop> {
     let device = take(work, secured.disk()).or_stop(Code::DiskBusy)?;
+    let record = Keeper::load(work, secured.disk()).or_stop(Code::ResumeRecord)?;
     Ok(Free {
         secured,
+        record,
         device: Some(device),
     })
 }

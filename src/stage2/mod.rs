@@ -20,6 +20,7 @@ pub mod machine;
 pub mod old_system;
 pub mod overwrite;
 pub mod progress;
+pub mod record;
 pub mod secure;
 pub mod stop;
 pub mod stream;
@@ -251,9 +252,11 @@ fn try_resume(machine: &dyn Machine, log: &Log) -> anyhow::Result<()> {
             secure::secure_again(&work, disk)
         })
         .map_err(|stop| stop.cause)?;
+    let record = record::Keeper::load(&work, secured.disk())?;
     let free = Free {
         secured,
         device: None,
+        record,
     };
     finished(&work, replace(&work, free));
     Ok(())

@@ -11,6 +11,7 @@ use super::let_go::{Free, take};
 use super::log::Log;
 use super::machine::{Device, Disk, Machine, read_full, write_full};
 use super::progress::Progress;
+use super::record::Keeper;
 use super::secure::Secured;
 use super::stream::{BLOCK, Block, Measure, stream};
 use crate::payload;
@@ -32,6 +33,7 @@ const QUICK_TRIES: u32 = 4;
 /// The whole image is on the medium, read back and compared.
 pub struct Flashed {
     pub(super) secured: Secured,
+    pub(super) record: Option<Keeper>,
 }
 
 /// Overwrites the disk, again and again until it succeeds.
@@ -39,11 +41,12 @@ pub fn overwrite(work: &Work, free: Free) -> Flashed {
     let Free {
         secured,
         mut device,
+        record,
     } = free;
     let mut tries = 0;
     loop {
         match try_overwrite(work, &secured, device.take()) {
-            Ok(()) => return Flashed { secured },
+            Ok(()) => return Flashed { secured, record },
             Err(error) => {
                 tries += 1;
                 hold(work.machine, work.log, tries, &error);

@@ -35,6 +35,8 @@ pub enum Code {
     BackupSize,
     /// A file for the new system is damaged.
     InstallFile,
+    /// What would resume the flash after a power cut is not as stage 1 made it.
+    ResumeRecord,
     /// A fault in stage 2 itself.
     Fault,
 }
@@ -57,6 +59,7 @@ impl Code {
             Code::BackupHash => "backup-hash",
             Code::BackupSize => "backup-size",
             Code::InstallFile => "install-file",
+            Code::ResumeRecord => "resume-record",
             Code::Fault => "fault",
         }
     }
@@ -86,6 +89,9 @@ impl Code {
                 "Check the disk and its file system, then run balena-migrate again."
             }
             Code::BackupSize => "Back up less: the data partition grows only in the new system.",
+            Code::ResumeRecord => {
+                "Check the disk and its file system, then run balena-migrate again."
+            }
             Code::InstallFile => "Run balena-migrate again; if it recurs, check the memory.",
             Code::Fault => "Please report this with the log.",
         }
