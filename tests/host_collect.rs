@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use balena_migrate::handover::TableIdentity;
-use balena_migrate::host::Host;
 use balena_migrate::host::collect::collect;
+use balena_migrate::host::{CORE_MODULES, Host};
 use balena_migrate::sys::Sys;
 
 /// A machine that is a folder.
@@ -91,6 +91,16 @@ impl Machine {
         }
     }
 
+    /// The files of GRUB for a BIOS in `folder`, but for some modules.
+    fn grub_modules(&self, folder: &str, missing: &[&str]) -> &Machine {
+        for name in CORE_MODULES.iter().filter(|name| !missing.contains(name)) {
+            self.file(&format!("{folder}/{name}.mod"), "");
+        }
+        self.file(&format!("{folder}/boot.img"), "")
+            .file(&format!("{folder}/kernel.img"), "")
+            .file(&format!("{folder}/moddep.lst"), "")
+    }
+
     fn collect(&self) -> Host {
         let host = collect(&Sys::new(self.0.path())).unwrap();
         let text = serde_json::to_string(&host).unwrap();
@@ -151,6 +161,9 @@ fn debian_with_grub_on_a_virtio_disk() {
         .file("boot/grub/grubenv", "# GRUB Environment Block\n")
         .dir("etc/grub.d")
         .file("usr/sbin/update-grub", "")
+        .file("usr/bin/grub-mkimage", "")
+        .grub_modules("boot/grub/i386-pc", &[])
+        .grub_modules("usr/lib/grub/i386-pc", &["tar"])
         .file("etc/wpa_supplicant/wpa_supplicant.conf", "")
         .file("var/lib/balena-migrate/journal", "");
     let host = machine.collect();
@@ -179,6 +192,11 @@ fn debian_with_grub_on_a_virtio_disk() {
     assert_eq!(host.kernel.initramfs_formats, Some(vec!["gzip".into()]));
     let grub = host.grub.as_ref().unwrap();
     assert!(grub.sources_custom_cfg && grub.can_regenerate && !grub.honours_next_entry);
+    let tools = grub.core_tools.as_ref().unwrap();
+    assert_eq!(tools.mkimage, "/usr/bin/grub-mkimage");
+    let incomplete = "/usr/lib/grub/i386-pc";
+    assert_ne!(tools.dir, incomplete, "it has no tar.mod");
+    assert_eq!(tools.dir, "/boot/grub/i386-pc");
     assert_eq!(host.network.len(), 1);
     assert!(host.state.journal);
 }

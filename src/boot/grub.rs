@@ -209,7 +209,7 @@ fn menu_entry(host: &Host, entry: &Entry) -> String {
 }
 
 /// A word as GRUB's script language takes it literally (GNU GRUB manual, "Quoting").
-fn quote(word: &str) -> String {
+pub(super) fn quote(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-=,:@+%".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -1,6 +1,7 @@
 //! Boot loaders: what starts stage 2 once, and only once.
 
 pub mod cmdline;
+pub mod core_image;
 pub mod grub;
 pub mod grubenv;
 

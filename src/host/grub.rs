@@ -1,14 +1,26 @@
 //! Reads how GRUB is set up: what its generated configuration can do for a one-shot boot. Called
 //! by the collector.
 
-use super::{CustomCfg, Grub};
+use super::{CORE_MODULES, CoreTools, CustomCfg, Grub};
 use crate::sys::Sys;
 
 /// Where distributions keep GRUB's folder.
 const DIRS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 
-/// Programs that write a new grub.cfg, and where they are.
+/// Programs that write a new grub.cfg.
 const GENERATORS: [&str; 3] = ["update-grub", "grub-mkconfig", "grub2-mkconfig"];
+
+/// Programs that make a core.
+const IMAGE_MAKERS: [&str; 2] = ["grub-mkimage", "grub2-mkimage"];
+
+/// Where the packages of distributions keep the modules for a BIOS.
+const MODULE_DIRS: [&str; 3] = [
+    "/usr/lib/grub/i386-pc",
+    "/usr/lib/grub2/i386-pc",
+    "/usr/share/grub2/i386-pc",
+];
+
+/// Where programs are.
 const PROGRAM_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// GRUB as it is installed, when a folder with a grub.cfg was found.
@@ -33,7 +45,25 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
         sources_custom_cfg: custom_usable && sources_custom_cfg(&config),
         grubenv: lossy("grubenv"),
         custom_cfg,
-        can_regenerate: sys.exists("/etc/grub.d") && has_generator(sys),
+        can_regenerate: sys.exists("/etc/grub.d") && find_program(sys, &GENERATORS).is_some(),
+        core_tools: core_tools(sys, dir),
+    })
+}
+
+/// What a core can be made with. The modules of the distribution's packages come before those that
+/// were installed: they are of the same version as its grub-mkimage.
+fn core_tools(sys: &Sys, dir: &str) -> Option<CoreTools> {
+    let installed = format!("{dir}/i386-pc");
+    let has_all = |dir: &&str| {
+        let modules = CORE_MODULES.map(|name| format!("{name}.mod"));
+        let images = ["boot.img", "kernel.img", "moddep.lst"].map(str::to_owned);
+        let mut files = modules.iter().chain(&images);
+        files.all(|file| sys.exists(&format!("{dir}/{file}")))
+    };
+    let dirs = MODULE_DIRS.into_iter().chain([installed.as_str()]);
+    Some(CoreTools {
+        mkimage: find_program(sys, &IMAGE_MAKERS)?,
+        dir: dirs.into_iter().find(has_all)?.to_owned(),
     })
 }
 
@@ -44,12 +74,12 @@ fn custom_cfg(sys: &Sys, path: &str) -> Option<CustomCfg> {
     })
 }
 
-fn has_generator(sys: &Sys) -> bool {
-    GENERATORS.iter().any(|program| {
-        PROGRAM_DIRS
-            .iter()
-            .any(|dir| sys.exists(&format!("{dir}/{program}")))
-    })
+/// The path of the first of these programs that is there.
+fn find_program(sys: &Sys, names: &[&str]) -> Option<String> {
+    names
+        .iter()
+        .flat_map(|name| PROGRAM_DIRS.map(|dir| format!("{dir}/{name}")))
+        .find(|path| sys.exists(path))
 }
 
 /// Whether grub.cfg loads its environment and has the block that boots `next_entry` and clears it,

@@ -195,7 +195,26 @@ pub struct Grub {
     pub custom_cfg: Option<CustomCfg>,
     /// /etc/grub.d is there and `update-grub` or `grub-mkconfig` can be run.
     pub can_regenerate: bool,
+    /// What a core for a BIOS can be made with; nothing when a part of it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_tools: Option<CoreTools>,
 }
+
+/// What makes a core of GRUB for a BIOS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreTools {
+    /// `grub-mkimage` or `grub2-mkimage`.
+    pub mkimage: String,
+    /// The folder with boot.img, kernel.img and [`CORE_MODULES`].
+    pub dir: String,
+}
+
+/// The modules of GRUB in the core that brings stage 2 back: disks by the BIOS, an archive for its
+/// configuration, and the commands in it.
+pub const CORE_MODULES: [&str; 11] = [
+    "biosdisk", "memdisk", "tar", "normal", "linux", "boot", "echo", "sleep", "reboot", "serial",
+    "terminal",
+];
 
 /// GRUB's custom.cfg.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
