@@ -1,4 +1,5 @@
-//! Phase 4, `finish`: the user's files go into the new system, and are read back.
+//! Phase 4, `finish`: the user's files go into the new system, and are read back. The disk has no
+//! partition table yet: the kernel is told where the partitions of the image are.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use super::Work;
 use super::find;
 use super::image;
 use super::let_go::{self, Free};
-use super::machine::{Access, Disk, Mounted, Partition};
+use super::machine::{Access, Disk, Mounted, Partition, Section};
 use super::overwrite::{Flashed, hold};
 use super::secure::Secured;
 use super::stream::Measure;
@@ -27,23 +28,29 @@ const LOG: &str = "/migrate.log";
 /// Tries before the image is written anew: the file systems may be damaged.
 const TRIES: u32 = 3;
 
-/// How long the kernel may take to show the new partitions, in [`PAUSE`]s.
+/// How long the kernel may take to let go of the old partitions and show the new, in [`PAUSE`]s.
 const LOOKS: u32 = 30;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The new system is complete on the disk.
-pub struct Done {
-    _private: (),
+/// The new system is complete on the disk but for its first sector.
+pub struct Filled {
+    pub(super) secured: Secured,
+    /// That sector.
+    pub(super) first: Vec<u8>,
 }
 
 /// Puts the files into the new system. After some failures the disk has to be overwritten again.
-pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Box<Free>> {
-    let Flashed { secured, record } = flashed;
+pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Free>> {
+    let Flashed {
+        secured,
+        record,
+        first,
+    } = flashed;
     for tries in 1..=TRIES {
         match try_finish(work, &secured) {
-            Ok(()) => return Ok(Done { _private: () }),
+            Ok(()) => return Ok(Filled { secured, first }),
             Err(error) => hold(work.machine, work.log, tries, &error),
         }
     }
@@ -55,8 +62,8 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Done, Box<Free>> {
 }
 
 fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
-    let disk = reread(work, secured.disk())?;
     let image = &work.handover.payload.image;
+    let disk = show(work, secured.disk(), &[&image.boot, &image.data])?;
     let boot = partition(work, &disk, &image.boot)?;
     let data = partition(work, &disk, &image.data)?;
     let log = work.log.text();
@@ -85,17 +92,25 @@ fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the kernel see the partitions of the image.
-fn reread(work: &Work, disk: &Disk) -> anyhow::Result<Disk> {
+/// Makes the kernel see these partitions of the image.
+fn show(work: &Work, disk: &Disk, partitions: &[&ImagePartition]) -> anyhow::Result<Disk> {
+    let sections: Vec<Section> = partitions
+        .iter()
+        .map(|partition| Section {
+            number: partition.number,
+            start: partition.start,
+            bytes: partition.bytes,
+        })
+        .collect();
     let mut tries = 0;
     loop {
         let disk = let_go::now(work, disk)?;
         work.machine.unmount_all(&disk)?;
         tries += 1;
-        match work.machine.reread_table(&disk) {
+        match work.machine.set_partitions(&disk, &sections) {
             Ok(()) => return Ok(disk),
             Err(error) if tries == LOOKS => {
-                return Err(error).context("reading the new partition table");
+                return Err(error).context("telling the kernel the new partitions");
             }
             Err(_) => work.machine.sleep(PAUSE),
         }
@@ -106,10 +121,11 @@ fn reread(work: &Work, disk: &Disk) -> anyhow::Result<Disk> {
 fn partition(work: &Work, disk: &Disk, wanted: &ImagePartition) -> anyhow::Result<Partition> {
     for _ in 0..LOOKS {
         let disk = let_go::now(work, disk)?;
-        let found = disk
-            .partitions
-            .into_iter()
-            .find(|partition| partition.start == wanted.start && partition.number == wanted.number);
+        let found = disk.partitions.into_iter().find(|partition| {
+            partition.number == wanted.number
+                && partition.start == wanted.start
+                && partition.bytes == wanted.bytes
+        });
         let Some(partition) = found else {
             work.machine.sleep(PAUSE);
             continue;

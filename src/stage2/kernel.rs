@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::machine::{Access, Device, Disk, Machine, Mounted};
+use super::machine::{Access, Device, Disk, Machine, Mounted, Section};
 use crate::kernel_args;
 use crate::meminfo;
 use crate::sys::block::BlockDevice;
 use crate::sys::console::Consoles;
 use crate::sys::mount::Mount;
-use crate::sys::{Sys, block, console, module, mount};
+use crate::sys::{Sys, block, console, ext4, module, mount, partition};
 
 /// The folder in memory for the log, marks and mount points.
 const MEMORY_DIR: &str = "/run/balena-migrate";
@@ -86,8 +86,9 @@ impl Machine for Kernel {
         Ok(Box::new(BlockDevice::open(node, access)?))
     }
 
-    fn reread_table(&self, disk: &Disk) -> io::Result<()> {
-        block::reread_table(&disk.node)
+    fn set_partitions(&self, disk: &Disk, sections: &[Section]) -> io::Result<()> {
+        let known: Vec<u32> = disk.partitions.iter().map(|known| known.number).collect();
+        partition::set(&disk.node, &known, sections)
     }
 
     fn mount(&self, node: &Path, fs_type: &str, writable: bool) -> io::Result<Box<dyn Mounted>> {
@@ -142,6 +143,10 @@ impl Device for BlockDevice {
 impl Mounted for Mount {
     fn files(&self) -> Sys {
         Sys::new(self.point())
+    }
+
+    fn grow(&self, blocks: u64) -> io::Result<()> {
+        ext4::grow(self.point(), blocks)
     }
 
     fn close(self: Box<Self>) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::sys::Sys;
 pub use crate::sys::block::{Access, Disk, Partition};
+pub use crate::sys::partition::Section;
 
 /// What stage 2 asks of the machine.
 pub trait Machine: Sync {
@@ -37,8 +38,9 @@ pub trait Machine: Sync {
     /// Opens the device file of a disk or a partition.
     fn open(&self, node: &Path, access: Access) -> io::Result<Box<dyn Device>>;
 
-    /// Makes the kernel read the partition table of `disk` again.
-    fn reread_table(&self, disk: &Disk) -> io::Result<()>;
+    /// Makes the kernel know these partitions of `disk` and no others, whatever is on it. EBUSY
+    /// while one that it knows is in use.
+    fn set_partitions(&self, disk: &Disk, sections: &[Section]) -> io::Result<()>;
 
     /// Mounts the file system on the device file `node`.
     fn mount(&self, node: &Path, fs_type: &str, writable: bool) -> io::Result<Box<dyn Mounted>>;
@@ -81,6 +83,9 @@ pub trait Device: Send {
 pub trait Mounted: Send {
     /// The files on it.
     fn files(&self) -> Sys;
+
+    /// Grows it, an ext4, to `blocks` of its own blocks.
+    fn grow(&self, blocks: u64) -> io::Result<()>;
 
     /// Unmounts it; then all data is on the disk.
     fn close(self: Box<Self>) -> io::Result<()>;

@@ -2,13 +2,14 @@
 //! the new system, or back into the old one.
 //!
 //! [`main`] is PID 1 ([`init`]); [`run`] is the job, in phases that are made only from the one
-//! before: [`find`] → [`secure`] → [`let_go`] → [`overwrite`] → [`finish`]. Up to `let_go` every
+//! before: [`find`] → [`secure`] → [`let_go`] → [`overwrite`] → [`finish`] → [`commit`]. Up to `let_go` every
 //! failure is a [`Stop`] and means the old system; from `overwrite` on there is no failure,
 //! only further tries.
 //!
 //! It knows the hand-over and what it measures, runs no other program, and reaches the kernel
 //! only through [`Machine`].
 
+pub mod commit;
 pub mod find;
 pub mod finish;
 pub mod image;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use self::finish::Done;
+use self::commit::Done;
 use self::let_go::Free;
 use self::log::{Log, seconds};
 use self::machine::{Disk, Machine};
@@ -168,7 +169,13 @@ fn replace(work: &Work, mut free: Free) -> Done {
             .log
             .phase("finish", what, || finish::finish(work, flashed))
         {
-            Ok(done) => return done,
+            Ok(filled) => {
+                let what = "making the new system start";
+                let Ok(done) = work.log.phase("commit", what, || {
+                    Ok::<_, Infallible>(commit::commit(work, filled))
+                });
+                return done;
+            }
             Err(again) => free = *again,
         }
     }

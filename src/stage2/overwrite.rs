@@ -17,7 +17,8 @@ use super::stream::{BLOCK, Block, Measure, stream};
 use crate::payload;
 use crate::sys::Sys;
 
-/// Written last: with its partition table missing, a torn image is never taken for a system.
+/// Written last, but for its first sector, which is not written here at all: with its partition
+/// table missing, a torn image is never taken for a system.
 const FIRST: usize = 1 << 20;
 
 /// Wiped at the end of the disk: a backup GPT, md and ZFS labels of the old system lie there, and
@@ -30,10 +31,12 @@ const MARK: &str = "/overwriting";
 /// Tries after which it is likely that only a person can help.
 const QUICK_TRIES: u32 = 4;
 
-/// The whole image is on the medium, read back and compared.
+/// The whole image but its first sector is on the medium, read back and compared.
 pub struct Flashed {
     pub(super) secured: Secured,
     pub(super) record: Option<Keeper>,
+    /// The first sector of the image.
+    pub(super) first: Vec<u8>,
 }
 
 /// Overwrites the disk, again and again until it succeeds.
@@ -46,7 +49,13 @@ pub fn overwrite(work: &Work, free: Free) -> Flashed {
     let mut tries = 0;
     loop {
         match try_overwrite(work, &secured, device.take()) {
-            Ok(()) => return Flashed { secured, record },
+            Ok(first) => {
+                return Flashed {
+                    secured,
+                    record,
+                    first,
+                };
+            }
             Err(error) => {
                 tries += 1;
                 hold(work.machine, work.log, tries, &error);
@@ -59,7 +68,7 @@ fn try_overwrite(
     work: &Work,
     secured: &Secured,
     device: Option<Box<dyn Device>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<u8>> {
     let disk = secured.disk();
     let mut device = match device {
         Some(device) => device,
@@ -69,8 +78,9 @@ fn try_overwrite(
     Sys::new(work.machine.memory_dir())
         .write_whole(MARK, &mark, 0o600, None)
         .context("noting that the disk is overwritten")?;
-    flash(work, secured, &mut *device, disk)?;
-    verify(work, &mut *device, disk)
+    let first = flash(work, secured, &mut *device, disk)?;
+    verify(work, &mut *device, disk, &first)?;
+    Ok(first)
 }
 
 /// The disk that is being overwritten, if it was begun.
@@ -108,13 +118,14 @@ pub fn hold(machine: &dyn Machine, log: &Log, tries: u32, error: &anyhow::Error)
     machine.sleep(pause);
 }
 
-/// Writes the whole image and wipes what would survive at the end of the disk.
+/// Writes the whole image but its first sector, which it gives, and wipes what would survive at the
+/// end of the disk.
 fn flash(
     work: &Work,
     secured: &Secured,
     device: &mut dyn Device,
     disk: &Disk,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<u8>> {
     let image = &work.handover.payload.image;
     let sector = disk.sector_bytes as usize;
     let file = secured.payload().context("opening the image in memory")?;
@@ -145,10 +156,11 @@ fn flash(
     let wiped = end.max(disk.bytes.saturating_sub(LAST));
     wipe(device, wiped, disk.bytes - wiped, sector).context("wiping the end of the disk")?;
     device.sync().context("waiting for the disk")?;
-    write_full(device, first.bytes(), 0).context("writing the start of the image")?;
+    let rest = Block::of(&first.bytes()[sector..]);
+    write_full(device, rest.bytes(), sector as u64).context("writing the start of the image")?;
     device.sync().context("waiting for the disk")?;
     progress.finish();
-    Ok(())
+    Ok(first.bytes()[..sector].to_vec())
 }
 
 /// Writes zeros; `start` and `len` are multiples of the sector size.
@@ -169,7 +181,8 @@ fn wipe(device: &mut dyn Device, start: u64, len: u64, sector: usize) -> io::Res
 }
 
 /// Reads the image back from the medium and compares it with what stage 1 saw.
-fn verify(work: &Work, device: &mut dyn Device, disk: &Disk) -> anyhow::Result<()> {
+/// The `first` sector, which is not there yet, is taken for read.
+fn verify(work: &Work, device: &mut dyn Device, disk: &Disk, first: &[u8]) -> anyhow::Result<()> {
     let image = &work.handover.payload.image;
     let sector = u64::from(disk.sector_bytes);
     device.forget_cached().context("emptying the page cache")?;
@@ -186,6 +199,9 @@ fn verify(work: &Work, device: &mut dyn Device, disk: &Disk) -> anyhow::Result<(
             Ok(read)
         },
         |block| {
+            if left == image.bytes {
+                block.all()[..first.len()].copy_from_slice(first);
+            }
             let now = left.min(block.bytes().len() as u64);
             measure.add(&block.bytes()[..now as usize])?;
             left -= now;

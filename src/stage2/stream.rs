@@ -35,6 +35,13 @@ impl Block {
         }
     }
 
+    /// With `bytes`, at most [`BLOCK`], in it.
+    pub fn of(bytes: &[u8]) -> Block {
+        let mut block = Block::new();
+        block.put(bytes);
+        block
+    }
+
     /// What was put into it.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[self.start..self.start + self.filled]

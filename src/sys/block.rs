@@ -215,17 +215,7 @@ impl BlockDevice {
     }
 }
 
-/// Makes the kernel read the partition table of the disk at `node` again. EBUSY while a
-/// partition of it is open.
-pub fn reread_table(node: &Path) -> io::Result<()> {
-    let file = File::open(node)?;
-    // SAFETY: BLKRRPART takes no argument, and the descriptor is open as long as `file` lives.
-    unsafe { blkrrpart(file.as_raw_fd()) }?;
-    Ok(())
-}
-
 mod ioctls {
-    nix::ioctl_none!(blkrrpart, 0x12, 95);
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
 }
-use ioctls::{blkflsbuf, blkrrpart};
+use ioctls::blkflsbuf;

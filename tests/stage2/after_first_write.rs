@@ -18,11 +18,11 @@ fn a_write_error_is_retried() {
 
 #[test]
 fn a_torn_write_that_the_page_cache_hides_is_found_by_reading_back() {
-    for place in [100, 4 * MIB, 9 * MIB] {
+    for place in [100_000, 4 * MIB, 9 * MIB] {
         let world = World::new();
         world.machine.faults.lock().unwrap().torn_write = Some((place, 1));
-        // The first write at byte 100 is the wipe; tear the one of the image.
-        if place == 100 {
+        // The first write at the start is the wipe; tear the one of the image.
+        if place < MIB {
             world.machine.faults.lock().unwrap().torn_write = Some((place, 2));
         }
         world.migrates();
@@ -50,10 +50,29 @@ fn a_disk_that_never_takes_the_image_is_held_and_never_restarted_into() {
 }
 
 #[test]
-fn a_table_that_is_read_only_after_a_while() {
+fn old_partitions_that_are_in_use_for_a_while() {
     let world = World::new();
-    world.machine.faults.lock().unwrap().reread_busy = 5;
+    world.machine.faults.lock().unwrap().partitions_busy = 5;
     world.migrates();
+}
+
+#[test]
+fn a_first_sector_that_is_not_taken_or_not_kept_is_written_again() {
+    for torn in [false, true] {
+        let world = World::new();
+        {
+            let mut faults = world.machine.faults.lock().unwrap();
+            match torn {
+                false => faults.first_sector_error = 2,
+                // The first write there is the wipe.
+                true => faults.torn_write = Some((300, 2)),
+            }
+        }
+        world.migrates();
+        let shown = world.machine.shown();
+        let (_, after) = shown.split_once("== finish: done").unwrap();
+        assert!(after.contains("first sector"), "{shown}");
+    }
 }
 
 #[test]

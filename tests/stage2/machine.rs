@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use balena_migrate::stage2::machine::{Access, Device, Disk, Machine, Mounted, Partition};
+use balena_migrate::stage2::machine::{Access, Device, Disk, Machine, Mounted, Partition, Section};
 use balena_migrate::superblock::{self, HEAD_BYTES};
 use balena_migrate::sys::Sys;
 
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20 * 60);
 pub struct Faults {
     /// Writes that touch this byte fail with EIO.
     pub write_error: Option<(u64, u32)>,
+    /// Writes of the first sector alone that fail with EIO.
+    pub first_sector_error: u32,
     /// Reads of the exclusively opened disk that touch this byte fail with EIO.
     pub read_error: Option<(u64, u32)>,
     /// Writes that touch this byte reach the page cache, but the medium gets rubbish for the
@@ -36,8 +39,8 @@ pub struct Faults {
     pub short: bool,
     /// Exclusive opens that fail with EBUSY.
     pub busy: u32,
-    /// Re-reads of the partition table that fail with EBUSY.
-    pub reread_busy: u32,
+    /// Settings of the kernel's partitions that fail with EBUSY.
+    pub partitions_busy: u32,
     /// Writable mounts of the new system after which what was put there is empty.
     pub emptied: u32,
     /// Mounts of the old root that panic.
@@ -237,13 +240,19 @@ impl Machine for FakeMachine {
         }))
     }
 
-    fn reread_table(&self, disk: &Disk) -> io::Result<()> {
-        if take(&mut self.faults.lock().unwrap().reread_busy) {
+    fn set_partitions(&self, disk: &Disk, sections: &[Section]) -> io::Result<()> {
+        if take(&mut self.faults.lock().unwrap().partitions_busy) {
             return Err(ebusy());
         }
         for fake in self.disks.lock().unwrap().iter_mut() {
             if fake.disk.name == disk.name {
-                fake.disk.partitions = partitions(&disk.name, &fake.medium);
+                let told = sections.iter().map(|section| Partition {
+                    number: section.number,
+                    node: PathBuf::from(format!("/dev/{}{}", disk.name, section.number)),
+                    start: section.start,
+                    bytes: section.bytes,
+                });
+                fake.disk.partitions = told.collect();
             }
         }
         Ok(())
@@ -266,14 +275,25 @@ impl Machine for FakeMachine {
         }
         let files = tempfile::tempdir()?;
         unpack(&bytes, fs_type, files.path());
+        let (fs_bytes, block_bytes) = match fs_type {
+            "vfat" => (len, 512),
+            _ => {
+                let block = 1024u64 << bytes[0x418];
+                let blocks = u32::from_le_bytes(bytes[0x404..0x408].try_into().unwrap());
+                (u64::from(blocks) * block, block)
+            }
+        };
         Ok(Box::new(NewSystem {
             files,
             medium,
             start,
             len,
             found,
+            fs_bytes: fs_bytes.into(),
+            block_bytes,
             writable,
             faults: self.faults.clone(),
+            events: self.events.clone(),
         }))
     }
 
@@ -360,6 +380,9 @@ impl Device for FakeDevice {
         if hit(&mut faults.write_error, offset, len) {
             return Err(eio());
         }
+        if (offset, bytes.len()) == (0, 512) && take(&mut faults.first_sector_error) {
+            return Err(eio());
+        }
         if let Some(at) = faults.write_panic
             && (offset..offset + len as u64).contains(&at)
         {
@@ -397,6 +420,10 @@ impl Mounted for Folder {
         Sys::new(&self.0)
     }
 
+    fn grow(&self, _blocks: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn close(self: Box<Self>) -> io::Result<()> {
         Ok(())
     }
@@ -408,13 +435,27 @@ struct NewSystem {
     start: u64,
     len: u64,
     found: superblock::Superblock,
+    /// Size of the file system, which may have less than the partition.
+    fs_bytes: AtomicU64,
+    block_bytes: u64,
     writable: bool,
     faults: Arc<Mutex<Faults>>,
+    events: Arc<Mutex<Vec<String>>>,
 }
 
 impl Mounted for NewSystem {
     fn files(&self) -> Sys {
         Sys::new(self.files.path())
+    }
+
+    fn grow(&self, blocks: u64) -> io::Result<()> {
+        let bytes = blocks * self.block_bytes;
+        if bytes > self.len || bytes < self.fs_bytes.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(22));
+        }
+        self.fs_bytes.store(bytes, Ordering::Relaxed);
+        self.events.lock().unwrap().push(format!("grow to {bytes}"));
+        Ok(())
     }
 
     fn close(self: Box<Self>) -> io::Result<()> {
@@ -430,7 +471,12 @@ impl Mounted for NewSystem {
                 }
             }
         }
-        let bytes = pack(self.files.path(), &self.found, self.len);
+        let fs_bytes = self.fs_bytes.load(Ordering::Relaxed);
+        let bytes = pack(self.files.path(), &self.found, fs_bytes);
+        self.events
+            .lock()
+            .unwrap()
+            .push(format!("filled {}", self.found.label));
         let medium = File::options().write(true).open(&self.medium)?;
         medium.write_all_at(&bytes, self.start)
     }

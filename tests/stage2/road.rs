@@ -56,21 +56,27 @@ fn the_boot_configuration_is_restored_before_anything_else() {
 }
 
 #[test]
-fn the_start_of_the_image_is_written_last_and_after_a_sync() {
+fn the_first_sector_is_the_last_write() {
     let world = World::new();
     world.migrates();
     let events = world.machine.events.lock().unwrap();
     let acts: Vec<&str> = events
         .iter()
         .map(String::as_str)
-        .filter(|event| event.starts_with("write") || *event == "sync")
+        .filter(|event| {
+            ["write", "sync", "filled"]
+                .iter()
+                .any(|act| event.starts_with(act))
+        })
         .collect();
     assert_eq!(
         acts.first(),
         Some(&"write 0"),
         "the old start is wiped first"
     );
-    assert!(acts.ends_with(&["sync", "write 0", "sync"]), "{acts:?}");
+    assert_eq!(acts.iter().filter(|act| **act == "write 0").count(), 2);
+    let end = ["filled resin-boot", "filled resin-data", "write 0", "sync"];
+    assert!(acts.ends_with(&end), "{acts:?}");
 }
 
 #[test]
