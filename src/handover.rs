@@ -169,6 +169,24 @@ pub struct Resume {
     /// The boot code for the first sector of the disk, 440 bytes as hex digits. With it there,
     /// the firmware starts stage 2 at every boot.
     pub boot_code: String,
+    /// Where secrets lie outside of what the flash touches (the initramfs that the boot code
+    /// loads); wiped once the new system is complete.
+    pub secrets: Vec<Extent>,
+}
+
+/// Size in bytes of the boot code of an MBR; the disk signature and the partition table follow.
+pub const BOOT_CODE_BYTES: usize = 440;
+
+impl Resume {
+    /// The bytes of [`Resume::boot_code`]; none when it is not [`BOOT_CODE_BYTES`] in hex digits.
+    pub fn boot_code(&self) -> Option<[u8; BOOT_CODE_BYTES]> {
+        let digits = self.boot_code.as_bytes();
+        let bytes: Option<Vec<u8>> = digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        bytes?.try_into().ok()
+    }
 }
 
 /// What an image file is.

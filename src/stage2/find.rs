@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
 use super::machine::{Access, Disk, Machine, read_full};
@@ -25,10 +25,18 @@ const SAY: Duration = Duration::from_secs(10);
 /// Between two looks. Also how long a second disk that matches has to show itself.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The disk to overwrite: it alone matches its description in full.
+/// The disk to overwrite: it alone matches its description in full, and the old system is on it.
 pub struct Found {
     /// The disk.
     pub disk: Disk,
+}
+
+/// In what state the disk is.
+pub enum Seen {
+    /// As stage 1 left it.
+    Whole(Found),
+    /// Overwritten in part by a flash of this run that was cut off.
+    Torn(Disk),
 }
 
 /// A file system on a disk or a partition.
@@ -43,24 +51,33 @@ pub struct Volume {
 }
 
 /// Waits for the disk that the hand-over describes.
-pub fn disk(work: &Work) -> Result<Found, Stop> {
+pub fn disk(work: &Work) -> Result<Seen, Stop> {
     let start = work.machine.elapsed();
     let mut said = BTreeSet::new();
     let mut before: Vec<String> = Vec::new();
     loop {
-        let (matching, others) = look(work);
-        for other in others {
+        let look = look(work);
+        for other in look.others {
             if said.insert(other.clone()) {
                 work.log.say(other);
             }
         }
+        // Beside the one that the boot code was on, a copy of the old system means nothing.
+        let is_torn = !look.torn.is_empty();
+        let matching = match is_torn {
+            true => look.torn,
+            false => look.whole,
+        };
         let names: Vec<String> = matching.iter().map(|disk| disk.name.clone()).collect();
         let settled = names == before;
         let late = work.machine.elapsed().saturating_sub(start) > DISK_LIMIT;
         match <[Disk; 1]>::try_from(matching) {
             Ok([disk]) if settled => {
                 work.log.say(format!("the disk is {}", describe(&disk)));
-                return Ok(Found { disk });
+                return Ok(match is_torn {
+                    true => Seen::Torn(disk),
+                    false => Seen::Whole(Found { disk }),
+                });
             }
             Err(many) if !many.is_empty() && settled => {
                 let names = names.join(" and ");
@@ -96,30 +113,53 @@ fn not_found(said: &BTreeSet<String>) -> String {
     format!("the disk that stage 1 saw is not here: {seen}")
 }
 
-/// The disks that match, and what is said of the others.
-fn look(work: &Work) -> (Vec<Disk>, Vec<String>) {
-    let disks = match work.machine.disks() {
-        Ok(disks) => disks,
-        Err(error) => return (Vec::new(), vec![format!("listing the disks: {error}")]),
-    };
-    let mut matching = Vec::new();
-    let mut others = Vec::new();
+/// The disks that are there now.
+#[derive(Default)]
+struct Look {
+    whole: Vec<Disk>,
+    torn: Vec<Disk>,
+    /// What is said of those that do not match.
+    others: Vec<String>,
+}
+
+fn look(work: &Work) -> Look {
+    let mut look = Look::default();
+    let disks = work.machine.disks().unwrap_or_else(|error| {
+        look.others.push(format!("listing the disks: {error}"));
+        Vec::new()
+    });
     for disk in disks {
-        let differences = differences(work.machine, &work.handover.disk, &disk);
+        let mut differences = other_than(&work.handover.disk, &disk);
+        let is_torn = differences.is_empty() && is_torn(work, &disk);
+        if !is_torn {
+            let on_it = contents_other_than(work.machine, &work.handover.disk, &disk);
+            differences.extend(on_it);
+        }
         match differences.is_empty() {
-            true => matching.push(disk),
-            false => others.push(format!(
+            true if is_torn => look.torn.push(disk),
+            true => look.whole.push(disk),
+            false => look.others.push(format!(
                 "{} is another disk: {}",
                 disk.name,
                 differences.join(", ")
             )),
         }
     }
-    (matching, others)
+    look
+}
+
+/// Whether the flash has begun on `disk`: its first sector, the first that is changed and the last
+/// that is made new, has the boot code of this run.
+fn is_torn(work: &Work, disk: &Disk) -> bool {
+    let resume = work.handover.resume.as_ref();
+    let Some(boot_code) = resume.and_then(|resume| resume.boot_code()) else {
+        return false;
+    };
+    head(work.machine, &disk.node).is_ok_and(|head| head.starts_with(&boot_code))
 }
 
 /// In what `disk` is not the one described. All that is described counts.
-fn differences(machine: &dyn Machine, wanted: &DiskIdentity, disk: &Disk) -> Vec<String> {
+fn other_than(wanted: &DiskIdentity, disk: &Disk) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare = |what: &str, is: &str, wanted: &str| {
         if is != wanted {
@@ -141,6 +181,12 @@ fn differences(machine: &dyn Machine, wanted: &DiskIdentity, disk: &Disk) -> Vec
             compare(what, is, wanted.trim());
         }
     }
+    found
+}
+
+/// In what the contents of `disk` are not those that stage 1 saw.
+fn contents_other_than(machine: &dyn Machine, wanted: &DiskIdentity, disk: &Disk) -> Vec<String> {
+    let mut found = Vec::new();
     match head(machine, &disk.node) {
         Err(error) => found.push(format!("can't be read: {error}")),
         Ok(head) => {
@@ -186,22 +232,41 @@ pub fn head(machine: &dyn Machine, node: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The file system `fs`. Where a copy of the disk is in the machine too, `disk` decides.
-pub fn volume(
-    machine: &dyn Machine,
-    fs: &FsIdentity,
-    disk: Option<&Disk>,
-) -> Result<Volume, anyhow::Error> {
-    let mut found: Vec<Volume> = machine
-        .disks()?
-        .iter()
-        .flat_map(|disk| volumes_on(machine, disk))
-        .filter(|volume| volume.superblock.uuid == fs.uuid)
-        .collect();
+pub fn volume(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<Volume> {
+    let mut found = volumes(work, fs)?;
     if found.len() > 1
         && let Some(disk) = disk
     {
         found.retain(|volume| volume.disk == disk.name);
     }
+    only(found, fs)
+}
+
+/// The file system `fs` on another disk than `disk`, which is overwritten while it is needed.
+pub fn volume_elsewhere(work: &Work, fs: &FsIdentity, disk: &Disk) -> anyhow::Result<Volume> {
+    let all = volumes(work, fs)?;
+    let (on_it, found): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|volume| volume.disk == disk.name);
+    ensure!(
+        on_it.is_empty() || !found.is_empty(),
+        "it is on the disk to be overwritten"
+    );
+    only(found, fs)
+}
+
+/// All that are called `fs`. On a disk that is overwritten in part there is none, whatever is left
+/// of those that were: to write to one would damage the new system.
+fn volumes(work: &Work, fs: &FsIdentity) -> anyhow::Result<Vec<Volume>> {
+    let disks = work.machine.disks().context("listing the disks")?;
+    Ok(disks
+        .iter()
+        .filter(|disk| !is_torn(work, disk))
+        .flat_map(|disk| volumes_on(work.machine, disk))
+        .filter(|volume| volume.superblock.uuid == fs.uuid)
+        .collect())
+}
+
+fn only(mut found: Vec<Volume>, fs: &FsIdentity) -> anyhow::Result<Volume> {
     match (found.pop(), found.is_empty()) {
         (Some(volume), true) => Ok(volume),
         (Some(_), false) => Err(anyhow!(
@@ -230,11 +295,11 @@ pub fn log_drive(work: &Work, disk: Option<&Disk>) {
 }
 
 fn try_log_drive(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<()> {
-    let volume = volume(work.machine, fs, None)?;
     // It stays mounted during the flash, so it can't be on the disk that is overwritten.
-    if disk.is_some_and(|disk| disk.name == volume.disk) {
-        return Err(anyhow!("it is on the disk to be overwritten"));
-    }
+    let volume = match disk {
+        Some(disk) => volume_elsewhere(work, fs, disk)?,
+        None => volume(work, fs, None)?,
+    };
     let mounted = work.machine.mount(&volume.node, &fs.fs_type, true)?;
     work.log.use_drive(mounted)?;
     work.log

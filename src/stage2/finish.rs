@@ -10,9 +10,10 @@ use anyhow::{Context, anyhow, ensure};
 use super::Work;
 use super::find;
 use super::image;
-use super::let_go::{self, Free};
+use super::let_go;
 use super::machine::{Access, Disk, Mounted, Partition, Section};
 use super::overwrite::{Flashed, hold};
+use super::rearm::Rearmed;
 use super::secure::Secured;
 use super::stream::Measure;
 use crate::handover::{ImagePartition, Target};
@@ -42,7 +43,7 @@ pub struct Filled {
 }
 
 /// Puts the files into the new system. After some failures the disk has to be overwritten again.
-pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Free>> {
+pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
     let Flashed {
         secured,
         record,
@@ -54,7 +55,7 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Free>> {
             Err(error) => hold(work.machine, work.log, tries, &error),
         }
     }
-    Err(Box::new(Free {
+    Err(Box::new(Rearmed {
         secured,
         device: None,
         record,
@@ -219,7 +220,7 @@ fn put_backup(work: &Work, secured: &Secured, sys: &Sys) -> anyhow::Result<()> {
     if work.handover.backup.is_none() {
         return Ok(());
     }
-    let mut source = secured.backup().context("opening the backup in memory")?;
+    let mut source = secured.backup(work).context("opening the backup")?;
     sys.write_with(BACKUP, 0o600, None, |target| {
         io::copy(&mut source, target).map(|_| ())
     })

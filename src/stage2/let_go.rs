@@ -19,8 +19,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The disk is held exclusively, and what goes onto it is secured.
 pub struct Free {
     pub(super) secured: Secured,
-    /// None: the disk has to be opened anew first. That can only be after the first write.
-    pub(super) device: Option<Box<dyn Device>>,
+    pub(super) device: Box<dyn Device>,
     /// Keeps the record of how far the flash is, where it can go on after a power cut.
     pub(super) record: Option<Keeper>,
 }
@@ -31,8 +30,8 @@ pub fn let_go(work: &Work, secured: Secured) -> Result<Free, Stop> {
     let record = Keeper::load(work, secured.disk()).or_stop(Code::ResumeRecord)?;
     Ok(Free {
         secured,
+        device,
         record,
-        device: Some(device),
     })
 }
 

@@ -2,9 +2,10 @@
 //! the new system, or back into the old one.
 //!
 //! [`main`] is PID 1 ([`init`]); [`run`] is the job, in phases that are made only from the one
-//! before: [`find`] → [`secure`] → [`let_go`] → [`overwrite`] → [`finish`] → [`commit`]. Up to `let_go` every
-//! failure is a [`Stop`] and means the old system; from `overwrite` on there is no failure,
-//! only further tries.
+//! before: [`find`] → [`secure`] → [`let_go`] → [`rearm`] → [`overwrite`] → [`finish`] →
+//! [`commit`]. Up to `rearm` every failure is a [`Stop`] and means the old system; from `overwrite`
+//! on there is no failure, only further tries, and after a power cut [`find`] sees a disk that leads
+//! there at once.
 //!
 //! It knows the hand-over and what it measures, runs no other program, and reaches the kernel
 //! only through [`Machine`].
@@ -21,6 +22,7 @@ pub mod machine;
 pub mod old_system;
 pub mod overwrite;
 pub mod progress;
+pub mod rearm;
 pub mod record;
 pub mod secure;
 pub mod stop;
@@ -32,9 +34,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use self::commit::Done;
+use self::find::{Found, Seen};
 use self::let_go::Free;
 use self::log::{Log, seconds};
 use self::machine::{Disk, Machine};
+use self::rearm::Rearmed;
 use self::stop::{Code, OrStop, Stop};
 use crate::handover::{self, Handover};
 use crate::report::Outcome;
@@ -60,6 +64,13 @@ const WARNING: [&str; 3] = [
     "******************************************************************",
     "** The disk is overwritten now: DO NOT SWITCH THE MACHINE OFF.  **",
     "******************************************************************",
+];
+
+/// What a person at the console sees when a flash goes on that was cut off.
+const TORN: [&str; 3] = [
+    "-- A flash of this disk was cut off, perhaps by a loss of power. --",
+    "-- It goes on now; the old system is gone, the new one is not   --",
+    "-- there yet.                                                   --",
 ];
 
 /// What all phases work with.
@@ -110,43 +121,58 @@ fn read_handover(machine: &dyn Machine) -> Result<Handover, Stop> {
 }
 
 fn migrate(work: &Work) -> Ending {
-    let mut disk = None;
-    let free = match prepare(work, &mut disk) {
-        Ok(free) => free,
-        Err(stop) => {
-            tell_stop(work, disk.as_ref(), &stop);
-            return Ending::Stopped(stop);
-        }
-    };
-    if work.handover.pretend {
-        drop(free);
-        old_system::report(work, disk.as_ref(), Outcome::Pretended);
-        return Ending::Pretended;
-    }
-    finished(work, replace(work, free));
-    Ending::Migrated
-}
-
-/// All before the first write. `disk` gets the disk as soon as it is known.
-fn prepare(work: &Work, disk: &mut Option<Disk>) -> Result<Free, Stop> {
     load_modules(work);
-    let found = work
+    let seen = work
         .log
         .phase("find", "waiting for the disk", || find::disk(work));
-    if let Ok(found) = &found {
-        *disk = Some(found.disk.clone());
+    match seen {
+        Ok(Seen::Torn(disk)) => {
+            go_on(work, &disk);
+            Ending::Migrated
+        }
+        Ok(Seen::Whole(found)) => {
+            let disk = found.disk.clone();
+            begin(work, Ok(found), Some(&disk))
+        }
+        Err(stop) => begin(work, Err(stop), None),
     }
+}
+
+/// The job, as long as the old system is there. `disk` is the one that was `found`.
+fn begin(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Ending {
+    let rearmed = prepare(work, found, disk).and_then(|free| match work.handover.pretend {
+        true => Ok(None),
+        false => arm(work, free).map(Some),
+    });
+    match rearmed {
+        Ok(Some(rearmed)) => {
+            finished(work, replace(work, rearmed));
+            Ending::Migrated
+        }
+        Ok(None) => {
+            old_system::report(work, disk, Outcome::Pretended);
+            Ending::Pretended
+        }
+        Err(stop) => {
+            tell_stop(work, disk, &stop);
+            Ending::Stopped(stop)
+        }
+    }
+}
+
+/// All before the point of no return.
+fn prepare(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Result<Free, Stop> {
     // Also when the disk is not what it should be: its file systems may be there all the same.
-    old_system::restore(work, disk.as_ref());
+    old_system::restore(work, disk);
     let running = Outcome::Running {
         phase: "secure".to_owned(),
     };
-    old_system::report(work, disk.as_ref(), running);
-    find::log_drive(work, disk.as_ref());
+    old_system::report(work, disk, running);
+    find::log_drive(work, disk);
     let found = found?;
     let secured = work
         .log
-        .phase("secure", "bringing the image into memory", || {
+        .phase("secure", "verifying the image and all else", || {
             secure::secure(work, found)
         })?;
     work.log.phase("let_go", "letting go of the disk", || {
@@ -154,15 +180,22 @@ fn prepare(work: &Work, disk: &mut Option<Disk>) -> Result<Free, Stop> {
     })
 }
 
-/// All from the first write on.
-fn replace(work: &Work, mut free: Free) -> Done {
+/// The point of no return, where it is one of its own.
+fn arm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
     for line in WARNING {
         work.log.say(line);
     }
+    work.log.phase("rearm", "what a power cut leads to", || {
+        rearm::rearm(work, free)
+    })
+}
+
+/// All from the first write on.
+fn replace(work: &Work, mut rearmed: Rearmed) -> Done {
     loop {
         let what = "writing the image to the disk";
         let Ok(flashed) = work.log.phase("overwrite", what, || {
-            Ok::<_, Infallible>(overwrite::overwrite(work, free))
+            Ok::<_, Infallible>(overwrite::overwrite(work, rearmed))
         });
         let what = "putting the files into the new system";
         match work
@@ -176,9 +209,46 @@ fn replace(work: &Work, mut free: Free) -> Done {
                 });
                 return done;
             }
-            Err(again) => free = *again,
+            Err(again) => rearmed = *again,
         }
     }
+}
+
+/// Goes on with a flash that was cut off: the boot code in the first sector has started this. There
+/// is no old system to go back to.
+fn go_on(work: &Work, disk: &Disk) {
+    for line in TORN.iter().chain(&WARNING) {
+        work.log.say(line);
+    }
+    if let Err(error) = overwrite::mark(work.machine, disk) {
+        // Should this process die now, the machine restarts and comes here again.
+        work.log.say(format!("{error:#}"));
+    }
+    find::log_drive(work, Some(disk));
+    let mut tries = 0;
+    let rearmed = loop {
+        match take_up(work, disk) {
+            Ok(rearmed) => break rearmed,
+            Err(error) => {
+                tries += 1;
+                overwrite::hold(work.machine, work.log, tries, &error);
+            }
+        }
+    };
+    finished(work, replace(work, rearmed));
+}
+
+/// Secures again what the flash needs, on a disk that is overwritten in part.
+fn take_up(work: &Work, disk: &Disk) -> anyhow::Result<Rearmed> {
+    let secured = work
+        .log
+        .phase("secure", "verifying the image and all else again", || {
+            secure::secure_again(work, disk.clone())
+        })
+        .map_err(|stop| stop.cause)?;
+    work.log.phase("rearm", "what a power cut leads to", || {
+        rearm::rearm_again(work, secured)
+    })
 }
 
 fn load_modules(work: &Work) {
@@ -229,7 +299,7 @@ fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending) {
     });
 }
 
-/// Goes on after the process that overwrote the disk has died: what it secured is still in memory.
+/// Goes on after the process that overwrote the disk has died: what it secured is still there.
 pub fn resume(machine: &dyn Machine) -> Ending {
     let log = Log::open(machine);
     let mut tries = 0;
@@ -253,19 +323,8 @@ fn try_resume(machine: &dyn Machine, log: &Log) -> anyhow::Result<()> {
         machine,
         log,
     };
-    let disk = overwrite::marked(machine)?;
-    let secured = log
-        .phase("secure", "verifying what is in memory", || {
-            secure::secure_again(&work, disk)
-        })
-        .map_err(|stop| stop.cause)?;
-    let record = record::Keeper::load(&work, secured.disk())?;
-    let free = Free {
-        secured,
-        device: None,
-        record,
-    };
-    finished(&work, replace(&work, free));
+    let rearmed = take_up(&work, &overwrite::marked(machine)?)?;
+    finished(&work, replace(&work, rearmed));
     Ok(())
 }
 
@@ -293,7 +352,9 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
             }
         }
         // The child may have died of a lack of memory.
-        if let Err(error) = machine.find_store().and_then(|store| store.close()) {
+        if secure::is_in_memory(&handover)
+            && let Err(error) = machine.find_store().and_then(|store| store.close())
+        {
             log.say(format!("giving up what was in memory: {error}"));
         }
         old_system::restore(&work, None);

@@ -115,7 +115,7 @@ fn write_report(sys: &Sys, dir: &str, report: &Report, log: &[u8]) -> anyhow::Re
 }
 
 fn mount(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<Box<dyn Mounted>> {
-    let volume = find::volume(work.machine, fs, disk)?;
+    let volume = find::volume(work, fs, disk)?;
     work.machine
         .mount(&volume.node, &fs.fs_type, true)
         .with_context(|| format!("mounting {}", volume.node.display()))

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::Work;
-use super::let_go::{Free, take};
+use super::let_go::take;
 use super::log::Log;
 use super::machine::{Device, Disk, Machine, read_full, write_full};
 use super::progress::Progress;
+use super::rearm::Rearmed;
 use super::record::Keeper;
 use super::secure::Secured;
 use super::stream::{BLOCK, Block, Measure, stream};
@@ -23,7 +24,7 @@ const FIRST: usize = 1 << 20;
 
 /// Wiped at the end of the disk: a backup GPT, md and ZFS labels of the old system lie there, and
 /// tools that find them doubt the new partition table.
-const LAST: u64 = 1 << 20;
+pub const LAST: u64 = 1 << 20;
 
 /// In the memory folder from just before the first write on: the [`Disk`] as JSON.
 const MARK: &str = "/overwriting";
@@ -40,12 +41,12 @@ pub struct Flashed {
 }
 
 /// Overwrites the disk, again and again until it succeeds.
-pub fn overwrite(work: &Work, free: Free) -> Flashed {
-    let Free {
+pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
+    let Rearmed {
         secured,
         mut device,
         record,
-    } = free;
+    } = rearmed;
     let mut tries = 0;
     loop {
         match try_overwrite(work, &secured, device.take()) {
@@ -74,13 +75,18 @@ fn try_overwrite(
         Some(device) => device,
         None => take(work, disk)?,
     };
-    let mark = serde_json::to_vec(disk)?;
-    Sys::new(work.machine.memory_dir())
-        .write_whole(MARK, &mark, 0o600, None)
-        .context("noting that the disk is overwritten")?;
+    mark(work.machine, disk)?;
     let first = flash(work, secured, &mut *device, disk)?;
     verify(work, &mut *device, disk, &first)?;
     Ok(first)
+}
+
+/// Notes that `disk` is overwritten from now on: if this process dies, another one goes on with it.
+pub fn mark(machine: &dyn Machine, disk: &Disk) -> anyhow::Result<()> {
+    let mark = serde_json::to_vec(disk)?;
+    Sys::new(machine.memory_dir())
+        .write_whole(MARK, &mark, 0o600, None)
+        .context("noting that the disk is overwritten")
 }
 
 /// The disk that is being overwritten, if it was begun.
@@ -128,7 +134,7 @@ fn flash(
 ) -> anyhow::Result<Vec<u8>> {
     let image = &work.handover.payload.image;
     let sector = disk.sector_bytes as usize;
-    let file = secured.payload().context("opening the image in memory")?;
+    let file = secured.payload(work).context("opening the image")?;
     let mut unpacked = payload::decoder(work.handover.payload.format, file);
     let mut progress = Progress::new(work.machine, work.log, "writing the image", image.bytes);
     let mut first = Block::new();

@@ -27,6 +27,8 @@ pub enum Code {
     PayloadHash,
     /// The image file can't be unpacked to the image that stage 1 saw.
     PayloadDamaged,
+    /// What waits on the disk does not lie outside of what the flash touches.
+    PayloadExtents,
     /// The backup can't be found or read.
     BackupMissing,
     /// The backup is not the one that stage 1 made.
@@ -55,6 +57,7 @@ impl Code {
             Code::PayloadMissing => "payload-missing",
             Code::PayloadHash => "payload-hash",
             Code::PayloadDamaged => "payload-damaged",
+            Code::PayloadExtents => "payload-extents",
             Code::BackupMissing => "backup-missing",
             Code::BackupHash => "backup-hash",
             Code::BackupSize => "backup-size",
@@ -87,6 +90,9 @@ impl Code {
             }
             Code::BackupMissing | Code::BackupHash => {
                 "Check the disk and its file system, then run balena-migrate again."
+            }
+            Code::PayloadExtents => {
+                "Run balena-migrate again; if it recurs, report it with the log."
             }
             Code::BackupSize => "Back up less: the data partition grows only in the new system.",
             Code::ResumeRecord => {

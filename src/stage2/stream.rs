@@ -134,6 +134,11 @@ impl Measure {
         self.0.write_all(bytes)
     }
 
+    /// How many have passed.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
     /// An error that says how the bytes differ from what they must be.
     pub fn expect(self, bytes: u64, sha256: &str) -> Result<(), Mismatch> {
         let (found_bytes, found) = (self.0.bytes(), self.0.hex());

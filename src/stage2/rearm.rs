@@ -1,0 +1,140 @@
+//! Phase 3, `rearm`: from here on the firmware starts stage 2 and not the old system, so that a
+//! flash that is cut off goes on at the next boot.
+//!
+//! Only where the hand-over has boot code for that. One sector of the disk is written, and it is the
+//! first one of the old system that is: the point of no return. Everywhere else that is the first
+//! write of [`super::overwrite`].
+
+use anyhow::{Context, anyhow, ensure};
+
+use super::Work;
+use super::let_go::{Free, take};
+use super::machine::{Device, Disk, read_full, write_full};
+use super::overwrite::{hold, mark, unmark};
+use super::record::Keeper;
+use super::secure::Secured;
+use super::stop::{Code, OrStop, Stop};
+use super::stream::Block;
+use crate::handover::{BOOT_CODE_BYTES, Resume};
+use crate::resume::State;
+
+/// Nothing leads to the old system any more, or nothing ever will but the first write of the flash.
+pub struct Rearmed {
+    pub(super) secured: Secured,
+    /// None: the disk has to be opened anew first. That can only be after the first write.
+    pub(super) device: Option<Box<dyn Device>>,
+    /// Keeps the record of how far the flash is, where it can go on after a power cut.
+    pub(super) record: Option<Keeper>,
+}
+
+/// How the first sector of the disk is to be, and how it was.
+struct Sector {
+    old: Block,
+    new: Block,
+}
+
+/// Lets the firmware start stage 2, where the hand-over says how. As long as the first sector is the
+/// old one, a failure is a stop.
+pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
+    let Free {
+        secured,
+        mut device,
+        mut record,
+    } = free;
+    if let (Some(resume), Some(keeper)) = (&work.handover.resume, &mut record) {
+        let sector = Sector::read(resume, &mut *device, secured.disk()).or_stop(Code::DiskBusy)?;
+        keeper
+            .write(&mut *device, State::Overwriting { verified: 0 })
+            .or_stop(Code::ResumeRecord)?;
+        mark(work.machine, secured.disk()).or_stop(Code::Fault)?;
+        let mut tries = 0;
+        while let Err(error) = sector.write(&mut *device) {
+            if sector.is_old(&mut *device) {
+                unmark(work.machine);
+                return Err(error).or_stop(Code::DiskBusy);
+            }
+            tries += 1;
+            hold(work.machine, work.log, tries, &error);
+        }
+        work.log
+            .say("from here on a restart goes on with the flash");
+    }
+    Ok(Rearmed {
+        secured,
+        device: Some(device),
+        record,
+    })
+}
+
+/// The same once more, when the old system may be gone already: after a power cut, or after the
+/// death of the process that overwrote the disk.
+pub fn rearm_again(work: &Work, secured: Secured) -> anyhow::Result<Rearmed> {
+    let mut record = Keeper::recover(work, secured.disk());
+    let Some(resume) = &work.handover.resume else {
+        return Ok(Rearmed {
+            secured,
+            device: None,
+            record,
+        });
+    };
+    let mut device = take(work, secured.disk())?;
+    if let Some(keeper) = &mut record
+        && matches!(keeper.state(), State::Prepared(_))
+    {
+        keeper.write(&mut *device, State::Overwriting { verified: 0 })?;
+    }
+    let sector = Sector::read(resume, &mut *device, secured.disk())?;
+    if sector.old.bytes() != sector.new.bytes() {
+        sector.write(&mut *device)?;
+    }
+    Ok(Rearmed {
+        secured,
+        device: Some(device),
+        record,
+    })
+}
+
+impl Sector {
+    fn read(resume: &Resume, device: &mut dyn Device, disk: &Disk) -> anyhow::Result<Sector> {
+        let boot_code = resume
+            .boot_code()
+            .ok_or_else(|| anyhow!("the hand-over has no boot code that can be used"))?;
+        let mut read = Block::new();
+        let bytes = &mut read.all()[..disk.sector_bytes as usize];
+        let len = read_full(device, bytes, 0).context("reading the first sector")?;
+        ensure!(len == bytes.len(), "the disk ends in its first sector");
+        let (mut old, mut new) = (Block::new(), Block::new());
+        old.put(bytes);
+        // The disk signature and the partition table stay: the firmware of some machines wants them.
+        bytes[..BOOT_CODE_BYTES].copy_from_slice(&boot_code);
+        new.put(bytes);
+        Ok(Sector { old, new })
+    }
+
+    /// One sector: a power cut leaves either the old one or the new one.
+    fn write(&self, device: &mut dyn Device) -> anyhow::Result<()> {
+        write_full(device, self.new.bytes(), 0)
+            .and_then(|()| device.sync())
+            .context("writing the first sector")?;
+        ensure!(
+            read_back(device, self.new.bytes().len())? == self.new.bytes(),
+            "the disk did not keep the first sector"
+        );
+        Ok(())
+    }
+
+    /// Whether the disk still has the old one, for sure.
+    fn is_old(&self, device: &mut dyn Device) -> bool {
+        read_back(device, self.old.bytes().len()).is_ok_and(|read| read == self.old.bytes())
+    }
+}
+
+/// The first `len` bytes, from the medium.
+fn read_back(device: &mut dyn Device, len: usize) -> anyhow::Result<Vec<u8>> {
+    let mut block = Block::new();
+    device
+        .forget_cached()
+        .and_then(|()| read_full(device, &mut block.all()[..len], 0))
+        .context("reading the first sector back")?;
+    Ok(block.all()[..len].to_vec())
+}

@@ -1,0 +1,211 @@
+//! Phase 1, `secure`: everything that the flash needs waits where the flash does not touch it, and
+//! is proven.
+//!
+//! [`memory`] copies what has to be in memory, [`source`] reads a file where it waits, [`extents`]
+//! does so from the disk itself.
+
+pub mod extents;
+mod memory;
+mod source;
+
+use anyhow::{Context, anyhow, ensure};
+
+use super::Work;
+use super::find::Found;
+use super::image::Heads;
+use super::machine::{Disk, Mounted};
+use super::progress::Progress;
+use super::record::Keeper;
+use super::stop::{Code, OrStop, Stop};
+use super::stream::{Measure, stream};
+use crate::handover::{Handover, Place};
+use crate::payload::{self, read_full};
+use crate::sys::Sys;
+use source::{Measured, Wanted};
+
+pub use memory::is_needed as is_in_memory;
+pub use source::Reader;
+
+/// The disk is known, and all that will be written to it is out of its way and verified in full.
+pub struct Secured {
+    disk: Disk,
+    /// What had to be copied into memory.
+    store: Option<Box<dyn Mounted>>,
+}
+
+impl Secured {
+    /// The disk to overwrite.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// The compressed image, from its start.
+    pub fn payload(&self, work: &Work) -> anyhow::Result<Reader> {
+        self.open(work, &wanted_payload(work.handover))
+    }
+
+    /// The backup, from its start.
+    pub fn backup(&self, work: &Work) -> anyhow::Result<Reader> {
+        let wanted = wanted_backup(work.handover).context("there is no backup")?;
+        self.open(work, &wanted)
+    }
+
+    fn open(&self, work: &Work, wanted: &Wanted) -> anyhow::Result<Reader> {
+        source::open(work, &self.disk, self.store.as_deref(), wanted)
+    }
+}
+
+/// Brings what has to be there into memory, and verifies everything where it waits.
+pub fn secure(work: &Work, found: Found) -> Result<Secured, Stop> {
+    let disk = found.disk;
+    check_size(work, &disk)?;
+    check_install_files(work)?;
+    can_resume(work.handover).or_stop(Code::ResumeRecord)?;
+    let record = Keeper::load(work, &disk).or_stop(Code::ResumeRecord)?;
+    let boot_files = match &record {
+        Some(record) => record.boot_files().or_stop(Code::ResumeRecord)?,
+        None => &[],
+    };
+    extents::check(work.handover, boot_files, &disk).or_stop(Code::PayloadExtents)?;
+    let store = memory::fill(work, &disk, &wanted_files(work.handover))?;
+    let secured = Secured { disk, store };
+    prove(work, &secured)?;
+    for file in boot_files {
+        work.log.say(format!("verifying {}", file.what));
+        extents::verify(work, &secured.disk, file).or_stop(Code::ResumeRecord)?;
+    }
+    Ok(secured)
+}
+
+/// Takes over what was secured before the death of a process or a power cut; all of it is verified
+/// again.
+pub fn secure_again(work: &Work, disk: Disk) -> Result<Secured, Stop> {
+    let store = match memory::is_needed(work.handover) {
+        true => Some(work.machine.find_store().or_stop(Code::PayloadMissing)?),
+        false => None,
+    };
+    check_install_files(work)?;
+    let secured = Secured { disk, store };
+    prove(work, &secured)?;
+    Ok(secured)
+}
+
+/// What has to be secured.
+fn wanted_files(handover: &Handover) -> Vec<Wanted<'_>> {
+    [Some(wanted_payload(handover)), wanted_backup(handover)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn wanted_payload(handover: &Handover) -> Wanted<'_> {
+    Wanted {
+        file: &handover.payload.file,
+        kept: "/payload",
+        what: "the image",
+        missing: Code::PayloadMissing,
+        differs: Code::PayloadHash,
+    }
+}
+
+fn wanted_backup(handover: &Handover) -> Option<Wanted<'_>> {
+    Some(Wanted {
+        file: handover.backup.as_ref()?,
+        kept: "/backup",
+        what: "the backup",
+        missing: Code::BackupMissing,
+        differs: Code::BackupHash,
+    })
+}
+
+/// A flash that goes on after a power cut needs all of its files then, and its boot code now.
+fn can_resume(handover: &Handover) -> anyhow::Result<()> {
+    let Some(resume) = &handover.resume else {
+        return Ok(());
+    };
+    ensure!(
+        resume.boot_code().is_some(),
+        "the boot code in the hand-over is none"
+    );
+    for wanted in wanted_files(handover) {
+        ensure!(
+            !matches!(wanted.file.place, Place::Memory(_)),
+            "{} would be lost with the power",
+            wanted.what
+        );
+    }
+    Ok(())
+}
+
+fn check_size(work: &Work, disk: &Disk) -> Result<(), Stop> {
+    let image = work.handover.payload.image.bytes;
+    match image > disk.bytes {
+        true => Err(Stop {
+            code: Code::ImageSize,
+            cause: anyhow!("the image has {image} bytes, the disk only {}", disk.bytes),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn check_install_files(work: &Work) -> Result<(), Stop> {
+    let initramfs = Sys::new(work.machine.initramfs());
+    for file in &work.handover.install {
+        let bytes = initramfs
+            .read(&file.content)
+            .with_context(|| format!("reading {}", file.content))
+            .or_stop(Code::InstallFile)?;
+        let mut measure = Measure::default();
+        measure.add(&bytes).or_stop(Code::InstallFile)?;
+        measure
+            .expect(file.bytes, &file.sha256)
+            .with_context(|| format!("verifying {}", file.content))
+            .or_stop(Code::InstallFile)?;
+    }
+    Ok(())
+}
+
+/// Reads every file where it waits: it must be the one that stage 1 saw.
+fn prove(work: &Work, secured: &Secured) -> Result<(), Stop> {
+    for wanted in wanted_files(work.handover) {
+        let reader = secured
+            .open(work, &wanted)
+            .with_context(|| format!("opening {}", wanted.what))
+            .or_stop(wanted.missing)?;
+        let mut measured = Measured::new(reader);
+        let unpacked = match wanted.missing {
+            Code::PayloadMissing => unpack(work, &mut measured),
+            _ => Ok(()),
+        };
+        // A file that is not the right one, or can't be read, does not unpack for that reason.
+        measured.finish(work, &wanted)?;
+        unpacked?;
+    }
+    Ok(())
+}
+
+/// Unpacks the image without keeping it: it must be the one that stage 1 saw.
+fn unpack(work: &Work, file: &mut Measured) -> Result<(), Stop> {
+    let image = &work.handover.payload.image;
+    let mut unpacked = payload::decoder(work.handover.payload.format, file);
+    let mut measure = Measure::default();
+    let mut heads = Heads::new(work.handover);
+    let mut progress = Progress::new(work.machine, work.log, "unpacking as a test", image.bytes);
+    stream(
+        |buffer| read_full(&mut unpacked, buffer),
+        |block| {
+            measure.add(block.bytes())?;
+            heads.add(block.bytes());
+            progress.add(block.bytes().len());
+            Ok(())
+        },
+    )
+    .context("unpacking the image")
+    .or_stop(Code::PayloadDamaged)?;
+    progress.finish();
+    measure
+        .expect(image.bytes, &image.sha256)
+        .context("the unpacked image is not the one that stage 1 saw")
+        .or_stop(Code::PayloadDamaged)?;
+    heads.check(work.handover)
+}
