@@ -30,6 +30,7 @@ pub mod meminfo;
 pub mod network;
 pub mod os_release;
 pub mod payload;
+pub mod place;
 pub mod plan;
 pub mod report;
 pub mod resume;

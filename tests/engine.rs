@@ -18,9 +18,14 @@ use balena_migrate::handover::{
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
 use balena_migrate::plan::Steps;
 use balena_migrate::secret::Secret;
+use balena_migrate::step::keep::{Content, Keep, Wanted};
 use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
 use balena_migrate::sys::Sys;
 use balena_migrate::sys::files::Gate;
+use disk::{Disk, MIB};
+
+#[path = "keep/disk.rs"]
+mod disk;
 
 const OLD_CUSTOM: &str = "menuentry mine {}\n";
 
@@ -151,12 +156,52 @@ fn archive() -> Step {
     }
 }
 
+/// A disk without a disk: the first files are given blocks before the region.
+fn small_disk() -> Disk {
+    Disk::new(120 * MIB, Vec::new())
+}
+
+/// The machine in `dir`, on that disk.
+fn sys_of(dir: &tempfile::TempDir) -> Sys {
+    Sys::new(dir.path()).on_media(Arc::new(small_disk()))
+}
+
+fn keep() -> Step {
+    let wanted = |name: &str, content| Wanted {
+        name: name.into(),
+        content,
+        contiguous: false,
+    };
+    let mut image = handover().payload.image;
+    image.bytes = 2 * MIB;
+    Step::Keep(Box::new(Keep {
+        folder: "/balena-migrate.keep".into(),
+        layout: small_disk().layout(),
+        disk: "vda".into(),
+        disk_bytes: small_disk().bytes,
+        sector_bytes: 512,
+        image,
+        files: vec![
+            wanted("record", Content::Reserved { bytes: MIB }),
+            wanted(
+                "backup",
+                Content::Copy {
+                    path: "/home/backup.tgz".into(),
+                    sha256: None,
+                    in_place: false,
+                },
+            ),
+        ],
+    }))
+}
+
 /// One step of every kind that needs no tool of a distribution. The backup is made by the script or
 /// by us.
 fn steps(backup: Step, backup_limit: u64) -> Steps {
     let fs = handover().report.fs;
     let steps = vec![
         backup,
+        keep(),
         Step::SealHandover {
             handover: Box::new(handover()),
             backup: Some(BackupPlace {
@@ -214,7 +259,7 @@ fn changes_of_a_run(backup: fn() -> Step) -> usize {
     let dir = machine();
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     let counting = sys.gated(Arc::new(move |_| {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -240,7 +285,7 @@ fn breaks_at(at: usize, for_good: bool) -> Gate {
 fn a_whole_run_changes_the_tree_and_undo_gives_it_back() {
     let dir = machine();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     apply(&sys, &sys, &steps(script(), 1000)).unwrap();
 
     let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
@@ -270,7 +315,7 @@ fn a_failure_at_any_change_is_taken_back_at_once() {
         for at in 0..changes_of_a_run(backup) {
             let dir = machine();
             let before = tree_of(dir.path());
-            let sys = Sys::new(dir.path());
+            let sys = sys_of(&dir);
             let result = apply(
                 &sys,
                 &sys.gated(breaks_at(at, false)),
@@ -291,7 +336,7 @@ fn a_process_killed_at_any_change_is_taken_back_by_a_later_undo() {
         for at in 0..changes_of_a_run(backup) {
             let dir = machine();
             let before = tree_of(dir.path());
-            let sys = Sys::new(dir.path());
+            let sys = sys_of(&dir);
             let dead = sys.gated(breaks_at(at, true));
             assert!(apply(&dead, &dead, &steps(backup(), 1000)).is_err());
             let undone = undo(&sys).unwrap();
@@ -305,7 +350,7 @@ fn a_process_killed_at_any_change_is_taken_back_by_a_later_undo() {
 fn an_undo_killed_at_any_change_is_finished_by_the_next() {
     let dir = machine();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     for at in 0.. {
         apply(&sys, &sys, &steps(archive(), 1000)).unwrap();
         let cut = undo(&sys.gated(breaks_at(at, true)));
@@ -323,7 +368,7 @@ fn an_undo_killed_at_any_change_is_finished_by_the_next() {
 #[test]
 fn a_file_that_somebody_changed_since_is_left_alone_and_said() {
     let dir = machine();
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     apply(&sys, &sys, &steps(script(), 1000)).unwrap();
     fs::write(dir.path().join("boot/grub/custom.cfg"), "by hand").unwrap();
     let undone = undo(&sys).unwrap();
@@ -340,7 +385,7 @@ fn a_file_that_somebody_changed_since_is_left_alone_and_said() {
 #[test]
 fn a_file_that_changed_since_the_plan_stops_the_run() {
     let dir = machine();
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     fs::write(dir.path().join("boot/grub/custom.cfg"), "meanwhile").unwrap();
     let before = tree_of(dir.path());
     let error = apply(&sys, &sys, &steps(script(), 1000))
@@ -354,7 +399,7 @@ fn a_file_that_changed_since_the_plan_stops_the_run() {
 fn a_backup_that_does_not_fit_in_memory_stops_the_run() {
     let dir = machine();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     let error = apply(&sys, &sys, &steps(archive(), 2))
         .unwrap_err()
         .to_string();
@@ -374,7 +419,7 @@ fn a_backup_script_that_fails_stops_the_run_with_its_complaint() {
     )
     .unwrap();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     let error = apply(&sys, &sys, &steps(script(), 1000))
         .unwrap_err()
         .to_string();
@@ -391,7 +436,7 @@ fn a_backup_that_the_new_system_would_not_take_stops_the_run() {
     )
     .unwrap();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     let error = apply(&sys, &sys, &steps(script(), 1000))
         .unwrap_err()
         .to_string();
@@ -408,7 +453,7 @@ fn a_source_that_is_gone_when_the_backup_is_made_stops_the_run() {
     let dir = machine();
     fs::remove_dir_all(dir.path().join("home/settings")).unwrap();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     let error = apply(&sys, &sys, &steps(archive(), 1000))
         .unwrap_err()
         .to_string();
@@ -424,7 +469,7 @@ fn a_source_that_is_gone_when_the_backup_is_made_stops_the_run() {
 fn a_signal_ends_the_making_of_a_backup() {
     let dir = machine();
     let before = tree_of(dir.path());
-    let sys = Sys::new(dir.path());
+    let sys = sys_of(&dir);
     let signal = sys.gated(Arc::new(|change| match change.starts_with("writing ") {
         true => Err(io::Error::new(
             io::ErrorKind::Interrupted,

@@ -327,6 +327,7 @@ fn no_setup_leaves_the_boot_configuration_alone() {
         Step::WriteFile { .. } | Step::RunTool { .. } | Step::RunAtUndo { .. } => true,
         Step::Backup { .. }
         | Step::Archive { .. }
+        | Step::Keep(_)
         | Step::SealHandover { .. }
         | Step::BuildInitramfs { .. } => false,
     });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::journal::DIR;
+use super::keep;
 use crate::backup::{self, Volume, aside};
 use crate::handover::{self, FilePath, Place, StoredFile};
 use crate::initramfs;
@@ -45,6 +46,13 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
                 aside,
                 existed: sys.exists(creates),
             })
+        }
+        Step::Keep(keep) => {
+            let path = keep.folder.clone();
+            if sys.exists(&path) {
+                bail!("{path} is in the way; remove it, or move it away, and run again");
+            }
+            Ok(Undo::RemoveFolder { path })
         }
         Step::RunTool { .. } => Ok(Undo::Nothing),
         Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
@@ -103,6 +111,7 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             creates,
         } => back_up(sys, argv, folder, creates),
         Step::Archive { volumes, creates } => archive(sys, volumes, creates, say),
+        Step::Keep(wanted) => keep::keep(sys, wanted, say),
         Step::SealHandover {
             handover,
             backup,

@@ -6,6 +6,7 @@
 
 pub mod act;
 pub mod journal;
+pub mod keep;
 pub mod undo;
 
 use anyhow::Result;

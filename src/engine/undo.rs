@@ -128,9 +128,34 @@ fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
             }
             Ok(())
         }
+        Undo::RemoveFolder { path } => remove_folder(sys, path),
         Undo::Nothing => Ok(()),
         Undo::Run { argv } => run(sys, argv, None),
     }
+}
+
+/// Removes a folder of ours, which may not be there, and all that is in it. Links are not followed.
+fn remove_folder(sys: &Sys, folder: &str) -> Result<()> {
+    if !sys.exists(folder) {
+        return Ok(());
+    }
+    let names = sys
+        .list(folder)
+        .with_context(|| format!("reading {folder}"))?;
+    for name in names {
+        let path = format!("{folder}/{name}");
+        let is_folder = sys.read_link(&path).is_err()
+            && sys
+                .meta(&path)
+                .with_context(|| format!("reading {path}"))?
+                .is_dir;
+        match is_folder {
+            true => remove_folder(sys, &path)?,
+            false => remove(sys, &path)?,
+        }
+    }
+    sys.remove_dir(folder)
+        .with_context(|| format!("removing {folder}"))
 }
 
 /// Removes a file that may not be there.

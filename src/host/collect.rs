@@ -6,7 +6,9 @@
 
 use anyhow::Context;
 
-use super::{Host, Os, State, disks, firmware, grub, interfaces, kernel, mounts, network};
+use super::{
+    Host, Os, State, disks, firmware, grub, interfaces, kernel, mappings, mounts, network,
+};
 use crate::sys::Sys;
 use crate::{meminfo, os_release};
 
@@ -36,6 +38,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         memory: meminfo::parse(&text)?,
         disks,
         mounts,
+        mappings: mappings::collect(sys),
         grub: grub::collect(sys),
         network: network::collect(sys),
         interfaces: interfaces::collect(sys),

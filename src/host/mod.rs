@@ -10,6 +10,7 @@ mod firmware;
 mod grub;
 mod interfaces;
 mod kernel;
+mod mappings;
 mod mounts;
 pub mod network;
 mod os;
@@ -44,6 +45,9 @@ pub struct Host {
     pub disks: Vec<Disk>,
     /// Every mounted file system that is backed by a block device.
     pub mounts: Vec<Mount>,
+    /// Device-mapper devices, sorted by name. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<Mapping>,
     /// GRUB, when a configuration of it was found.
     pub grub: Option<Grub>,
     /// Network configuration files by their paths.
@@ -177,6 +181,37 @@ pub struct Mount {
     pub free: u64,
     /// Mounted read-only.
     pub read_only: bool,
+}
+
+/// A device-mapper device, such as a logical volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Kernel name, such as `dm-0`.
+    pub name: String,
+    /// What it is made of, in order.
+    pub targets: Vec<MappingTarget>,
+}
+
+/// A part of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingTarget {
+    /// First byte on the mapping.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Kind, such as `linear` or `crypt`.
+    pub kind: String,
+    /// What is below, of a linear one.
+    pub below: Option<Below>,
+}
+
+/// A place on a device below a mapping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Below {
+    /// Kernel name of the device.
+    pub name: String,
+    /// First byte on it.
+    pub start: u64,
 }
 
 /// GRUB as it is installed.

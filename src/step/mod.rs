@@ -3,8 +3,11 @@
 //! The planner makes steps, the engine acts on them. A step says nothing about platforms: that
 //! knowledge is in the texts and paths that the pure code puts into it.
 
+pub mod keep;
+
 use serde::{Deserialize, Serialize};
 
+use self::keep::Keep;
 use crate::backup::Volume;
 use crate::handover::Handover;
 use crate::initramfs::Recipe;
@@ -41,6 +44,8 @@ pub enum Step {
         /// The file to make.
         creates: String,
     },
+    /// Put files onto the disk to overwrite, behind all that the flash touches.
+    Keep(Box<Keep>),
     /// Complete the hand-over with the backup's size and hash, and write it.
     SealHandover {
         /// The document, without the backup.
@@ -109,6 +114,12 @@ impl Step {
                     names.join(", ")
                 )
             }
+            Step::Keep(keep) => format!(
+                "keep {} on {} behind the new system, in {}",
+                keep.names(),
+                keep.disk,
+                keep.folder
+            ),
             Step::SealHandover { .. } => format!("write {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("build the initramfs {path}"),
             Step::RunTool { argv } => format!("run {}", argv.join(" ")),
@@ -127,6 +138,7 @@ impl Step {
             Step::Backup { creates, .. } | Step::Archive { creates, .. } => {
                 format!("remove {creates}, or put the old one back")
             }
+            Step::Keep(keep) => format!("remove {}", keep.folder),
             Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("remove {path}"),
             Step::RunTool { .. } => "nothing".into(),
@@ -170,6 +182,11 @@ pub enum Undo {
         aside: String,
         /// Whether there was one.
         existed: bool,
+    },
+    /// Remove a folder that was not there before, and all that is in it.
+    RemoveFolder {
+        /// The folder.
+        path: String,
     },
     /// Nothing to do.
     Nothing,

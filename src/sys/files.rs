@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statvfs::statvfs;
+
+use super::extents::{Kernel, Media};
 
 /// Asked before every change, with the change in words; an error keeps it from happening.
 ///
@@ -25,6 +26,7 @@ pub type Gate = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 pub struct Sys {
     root: PathBuf,
     gate: Option<Gate>,
+    media: Arc<dyn Media>,
 }
 
 /// Size and free space of a file system, in bytes.
@@ -59,15 +61,28 @@ impl Sys {
         Sys {
             root: root.into(),
             gate: None,
+            media: Arc::new(Kernel),
         }
     }
 
     /// The same machine with a gate before every change.
     pub fn gated(&self, gate: Gate) -> Sys {
         Sys {
-            root: self.root.clone(),
             gate: Some(gate),
+            ..self.clone()
         }
+    }
+
+    /// The same machine, with another to tell where files lie on its disks.
+    pub fn on_media(&self, media: Arc<dyn Media>) -> Sys {
+        Sys {
+            media,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn media(&self) -> &dyn Media {
+        self.media.as_ref()
     }
 
     /// Asks the gate whether `change` may happen.
@@ -178,12 +193,7 @@ impl Sys {
 
     /// Space on the file system that holds `path`.
     pub fn statvfs(&self, path: &str) -> io::Result<Space> {
-        let stat = statvfs(&self.real(path))?;
-        let unit = stat.fragment_size() as u64;
-        Ok(Space {
-            bytes: stat.blocks() as u64 * unit,
-            free: stat.blocks_free() as u64 * unit,
-        })
+        self.media.space(&self.real(path))
     }
 
     /// Makes or replaces a file with `bytes`: afterwards it is the old one or the new one, whole.
