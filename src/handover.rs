@@ -45,6 +45,39 @@ pub struct Handover {
     pub resume: Option<Resume>,
     /// Stop just before the first write and go back to the old system.
     pub pretend: bool,
+    /// How people know the machine: its host name.
+    pub machine: String,
+    /// What comes of a disk that can't be overwritten.
+    pub power: Power,
+    /// How much is shown.
+    pub log_level: LogLevel,
+}
+
+/// What happens when the disk still can't be overwritten after many tries: never a restart, since
+/// it would find no system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Power {
+    /// The machine stays on and tries for ever.
+    Hold,
+    /// The machine is switched off.
+    Off,
+}
+
+/// How much stage 2 shows on the consoles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// As [`LogLevel::Warn`].
+    Error,
+    /// Phases, warnings and endings.
+    Warn,
+    /// Each step and its progress too.
+    Info,
+    /// Each mount, file and retry too; these are then in the log as well.
+    Debug,
+    /// As [`LogLevel::Debug`].
+    Trace,
 }
 
 /// What a disk is known by. Every field that is present must match, on exactly one disk.

@@ -9,6 +9,9 @@ pub const FILE: &str = "stage2.json";
 /// File name of stage 2's log in the report folder.
 pub const LOG_FILE: &str = "stage2.log";
 
+/// In a line of the log, what comes before a message of the kernel that tells of a disk in trouble.
+pub const KERNEL_MARK: &str = "kernel: ";
+
 /// The report of stage 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {

@@ -12,8 +12,8 @@ use balena_migrate::backup::definition;
 use balena_migrate::engine::journal::{Begin, Journal};
 use balena_migrate::engine::{self, ApplyError, undo::undo};
 use balena_migrate::handover::{
-    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Payload, Place,
-    ReportPlace, StoredFile, TableIdentity, VERSION,
+    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, LogLevel, Payload,
+    Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
 };
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
 use balena_migrate::plan::Steps;
@@ -135,6 +135,9 @@ fn handover() -> Handover {
         memory_reserve: 0,
         resume: None,
         pretend: false,
+        machine: "old-server".to_owned(),
+        power: Power::Hold,
+        log_level: LogLevel::Info,
     }
 }
 

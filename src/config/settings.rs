@@ -5,11 +5,12 @@
 
 use super::kind::limit::{BadBlocks, Seconds, Speed};
 use super::kind::network::{HomeFiles, HostName, Port, Ssids, TakenNames};
-use super::kind::word::{GrubDevice, LogLevel, TermExit};
+use super::kind::word::{GrubDevice, TermExit};
 use super::kind::{
     DeviceFile, Folder, Folders, FsType, HomeFile, Kilobytes, Kind, Reboot, Refusal,
 };
 use super::{Origin, Sourced};
+use crate::handover::{LogLevel, Power};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +166,14 @@ settings! {
     LOG_DEBUG log_debug: bool = "FALSE", None,
         "TRUE: stage 1 tells more, as with --log-level debug.";
     S2_LOG_LEVEL s2_log_level: LogLevel = "info", Some("--s2-log-level"),
-        "How much stage 2 tells. It has one level, which has every step, so this changes nothing.";
+        "How much stage 2 shows on the consoles. error and warn: phases, warnings and endings. info: \
+         each step and its progress too. debug and trace: each mount, file and retry too. The log has \
+         everything up to info at least.";
+    POWER power: Power = "hold", None,
+        "What stage 2 does when the disk can't be written after the first write. hold: the machine \
+         stays on, says why on every console, and tries for ever. off: it is switched off once at \
+         least 8 tries have failed over at least an hour. It is never restarted into a disk that is \
+         overwritten in part.";
     DEBUG debug: bool = "FALSE", None,
         "TRUE: the kernel of stage 2 gets the argument `debug` and tells all on the console.";
     MEM_MIN_FREE_S1 mem_min_free_s1: Kilobytes = "65536", None,

@@ -93,6 +93,9 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
         resume: None,
         pretend: *config.no_flash,
+        machine: host.hostname.clone(),
+        power: *config.power,
+        log_level: *config.s2_log_level,
     };
     let need = Need::of(subject).expect("checked: the image");
     let summary = Summary {

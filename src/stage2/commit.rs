@@ -6,9 +6,9 @@ use anyhow::{Context, ensure};
 
 use super::Work;
 use super::finish::Filled;
+use super::hold::hold;
 use super::let_go::take;
 use super::machine::{read_full, write_full};
-use super::overwrite::hold;
 use super::stream::Block;
 
 /// The new system is complete on the disk, and the machine starts it.
@@ -24,7 +24,7 @@ pub fn commit(work: &Work, filled: Filled) -> Done {
             Ok(()) => return Done { _private: () },
             Err(error) => {
                 tries += 1;
-                hold(work.machine, work.log, tries, &error);
+                hold(work, tries, &error);
             }
         }
     }

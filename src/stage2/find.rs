@@ -73,6 +73,7 @@ pub fn disk(work: &Work) -> Result<Seen, Stop> {
         let late = work.machine.elapsed().saturating_sub(start) > DISK_LIMIT;
         match <[Disk; 1]>::try_from(matching) {
             Ok([disk]) if settled => {
+                work.log.show_disk(&describe(&disk));
                 work.log.say(format!("the disk is {}", describe(&disk)));
                 return Ok(match is_torn {
                     true => Seen::Torn(disk),
@@ -100,6 +101,7 @@ pub fn disk(work: &Work) -> Result<Seen, Stop> {
             work.log
                 .show(format!("still no disk, looking for up to {limit} s"));
         }
+        work.log.draw();
         work.machine.sleep(LOOK);
     }
 }
@@ -287,11 +289,33 @@ pub fn log_drive(work: &Work, disk: Option<&Disk>) {
         match try_log_drive(work, &drive.fs, disk) {
             Ok(()) => return,
             Err(error) if work.machine.elapsed().saturating_sub(start) > DRIVE_LIMIT => {
-                return work.log.say(format!("no log drive: {error:#}"));
+                return work.log.tell(format!("no log drive: {error:#}"));
             }
             Err(_) => work.machine.sleep(LOOK),
         }
     }
+}
+
+/// Takes up the log drive of a process before this one, after it died while it overwrote `disk`.
+pub fn log_drive_again(work: &Work, disk: &Disk) {
+    if work.log.has_drive() {
+        return;
+    }
+    let drive = work.handover.log_drive.as_ref();
+    let volume = drive.and_then(|drive| volume_elsewhere(work, &drive.fs, disk).ok());
+    let others = work.machine.disks().unwrap_or_default();
+    let its_disk = volume.and_then(|volume| {
+        let mut others = others.into_iter();
+        others.find(|other| other.name == volume.disk)
+    });
+    // It is still mounted, and is to be mounted once only.
+    if let Some(its_disk) = its_disk
+        && let Err(error) = work.machine.unmount_all(&its_disk)
+    {
+        work.log
+            .tell(format!("unmounting all of {}: {error}", its_disk.name));
+    }
+    log_drive(work, Some(disk));
 }
 
 fn try_log_drive(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<()> {
@@ -308,7 +332,11 @@ fn try_log_drive(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::R
 }
 
 /// A disk for a person.
-fn describe(disk: &Disk) -> String {
+pub fn describe(disk: &Disk) -> String {
     let serial = disk.serial.as_deref().unwrap_or("none");
-    format!("{}: {} bytes, serial {serial}", disk.name, disk.bytes)
+    let gigabytes = disk.bytes as f64 / 1e9;
+    format!(
+        "{}: {gigabytes:.1} GB ({} bytes), serial {serial}",
+        disk.name, disk.bytes
+    )
 }

@@ -9,10 +9,11 @@ use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
 use super::find;
+use super::hold::hold;
 use super::image;
 use super::let_go;
 use super::machine::{Access, Disk, Mounted, Partition, Section};
-use super::overwrite::{Flashed, hold};
+use super::overwrite::Flashed;
 use super::rearm::Rearmed;
 use super::secure::Secured;
 use super::stream::Measure;
@@ -52,7 +53,7 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
     for tries in 1..=TRIES {
         match try_finish(work, &secured) {
             Ok(()) => return Ok(Filled { secured, first }),
-            Err(error) => hold(work.machine, work.log, tries, &error),
+            Err(error) => hold(work, tries, &error),
         }
     }
     Err(Box::new(Rearmed {
@@ -156,6 +157,11 @@ fn mount(
     wanted: &ImagePartition,
     writable: bool,
 ) -> anyhow::Result<Box<dyn Mounted>> {
+    work.log.detail(format!(
+        "mounting {}, {} of the image",
+        partition.node.display(),
+        wanted.label
+    ));
     work.machine
         .mount(&partition.node, &wanted.fs_type, writable)
         .with_context(|| format!("mounting {}", wanted.label))

@@ -130,6 +130,7 @@ fn in_child(
 fn say_panics(kernel: &'static Kernel) {
     std::panic::set_hook(Box::new(move |panic| {
         let text = format!("** fault: {panic}").replace('\n', " ");
+        kernel.leave_screens();
         kernel.show(&text);
         let memory = Sys::new(kernel.memory_dir());
         if let Ok(mut file) = memory.append(&format!("/{}", log::FILE), 0o600) {

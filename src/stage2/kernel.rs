@@ -1,5 +1,6 @@
 //! The real machine: [`Machine`] over the kernel's own doors in [`crate::sys`].
 
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, TryLockError};
@@ -10,11 +11,15 @@ use crate::kernel_args;
 use crate::meminfo;
 use crate::sys::block::BlockDevice;
 use crate::sys::console::Consoles;
+use crate::sys::kernel_log::{self, Message};
 use crate::sys::mount::Mount;
-use crate::sys::{Sys, block, console, ext4, module, mount, partition};
+use crate::sys::{Sys, block, ext4, module, mount, partition, power};
 
 /// The folder in memory for the log, marks and mount points.
 const MEMORY_DIR: &str = "/run/balena-migrate";
+
+/// How long slow consoles may take to show why the machine is switched off.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// The machine that this process runs on.
 pub struct Kernel {
@@ -32,6 +37,13 @@ impl Kernel {
             consoles: Mutex::new(Consoles::open()),
             store: Path::new(MEMORY_DIR).join("store"),
         })
+    }
+
+    /// From now on lines are shown on screens too.
+    pub fn leave_screens(&self) {
+        if let Ok(mut consoles) = self.consoles.try_lock() {
+            consoles.leave_screens();
+        }
     }
 
     /// Gives slow consoles up to `limit` to show what they were given.
@@ -68,8 +80,19 @@ impl Machine for Kernel {
         }
     }
 
-    fn kernel_log(&self) -> io::Result<String> {
-        console::kernel_log()
+    fn draw(&self, lines: &[String]) {
+        if let Ok(mut consoles) = self.consoles.try_lock() {
+            consoles.draw(lines);
+        }
+    }
+
+    fn kernel_log(&self) -> io::Result<Vec<Message>> {
+        kernel_log::read()
+    }
+
+    fn power_off(&self) -> io::Result<Infallible> {
+        self.drain_consoles(DRAIN);
+        power::off()
     }
 
     fn load_module(&self, path: &Path) -> io::Result<()> {

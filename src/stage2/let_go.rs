@@ -43,7 +43,10 @@ pub fn take(work: &Work, disk: &Disk) -> anyhow::Result<Box<dyn Device>> {
         match try_take(work, disk) {
             Ok(device) => break device,
             Err(error) if tries == TRIES => return Err(error),
-            Err(_) => work.machine.sleep(PAUSE),
+            Err(error) => {
+                work.log.detail(format!("try {tries}: {error:#}"));
+                work.machine.sleep(PAUSE);
+            }
         }
     };
     let bytes = device.bytes().context("asking the disk for its size")?;

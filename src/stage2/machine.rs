@@ -1,12 +1,14 @@
 //! The door: all that the kernel does for stage 2. [`super::kernel`] is the real one; tests have
 //! one whose disks are files.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::sys::Sys;
 pub use crate::sys::block::{Access, Disk, Partition};
+pub use crate::sys::kernel_log::Message;
 pub use crate::sys::partition::Section;
 
 /// What stage 2 asks of the machine.
@@ -23,11 +25,17 @@ pub trait Machine: Sync {
     /// Waits.
     fn sleep(&self, time: Duration);
 
-    /// Shows a line on every console.
+    /// Shows a line on every console; on a screen only until something was drawn there.
     fn show(&self, line: &str);
 
-    /// The kernel's own log.
-    fn kernel_log(&self) -> io::Result<String>;
+    /// Draws these lines on every console that is a screen, instead of what is there.
+    fn draw(&self, lines: &[String]);
+
+    /// The kernel's own log, as far back as it goes.
+    fn kernel_log(&self) -> io::Result<Vec<Message>>;
+
+    /// Switches the machine off.
+    fn power_off(&self) -> io::Result<Infallible>;
 
     /// Loads a kernel module; no error when it is loaded already.
     fn load_module(&self, path: &Path) -> io::Result<()>;

@@ -11,8 +11,10 @@
 //! only through [`Machine`].
 
 pub mod commit;
+pub mod disk_errors;
 pub mod find;
 pub mod finish;
+pub mod hold;
 pub mod image;
 pub mod init;
 pub mod kernel;
@@ -24,6 +26,7 @@ pub mod overwrite;
 pub mod progress;
 pub mod rearm;
 pub mod record;
+pub mod screen;
 pub mod secure;
 pub mod stop;
 pub mod stream;
@@ -39,6 +42,7 @@ use self::let_go::Free;
 use self::log::{Log, seconds};
 use self::machine::{Disk, Machine};
 use self::rearm::Rearmed;
+use self::screen::{Ended, Screen};
 use self::stop::{Code, OrStop, Stop};
 use crate::handover::{self, Handover};
 use crate::report::Outcome;
@@ -102,14 +106,23 @@ pub fn run(machine: &dyn Machine) -> Ending {
     }
     let ending = match read_handover(machine) {
         Err(stop) => Ending::Stopped(stop),
-        Ok(handover) => migrate(&Work {
-            handover: &handover,
-            machine,
-            log: &log,
-        }),
+        Ok(handover) => {
+            show_as_asked(&log, &handover);
+            migrate(&Work {
+                handover: &handover,
+                machine,
+                log: &log,
+            })
+        }
     };
     conclude(machine, &log, &ending);
     ending
+}
+
+/// From now on the consoles show what the hand-over asks for, and screens a picture.
+fn show_as_asked(log: &Log, handover: &Handover) {
+    log.set_level(handover.log_level);
+    log.begin_screen(Screen::new(&handover.machine));
 }
 
 fn read_handover(machine: &dyn Machine) -> Result<Handover, Stop> {
@@ -182,12 +195,18 @@ fn prepare(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Resu
 
 /// The point of no return, where it is one of its own.
 fn arm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
-    for line in WARNING {
-        work.log.say(line);
-    }
+    warn(work, &WARNING);
     work.log.phase("rearm", "what a power cut leads to", || {
         rearm::rearm(work, free)
     })
+}
+
+/// Tells those who stand there what not to do.
+fn warn(work: &Work, lines: &[&str]) {
+    work.log.show_torn();
+    for line in lines {
+        work.log.tell(line);
+    }
 }
 
 /// All from the first write on.
@@ -217,12 +236,12 @@ fn replace(work: &Work, mut rearmed: Rearmed) -> Done {
 /// Goes on with a flash that was cut off: the boot code in the first sector has started this. There
 /// is no old system to go back to.
 fn go_on(work: &Work, disk: &Disk) {
-    for line in TORN.iter().chain(&WARNING) {
-        work.log.say(line);
-    }
+    work.log.show_disk(&find::describe(disk));
+    warn(work, &TORN);
+    warn(work, &WARNING);
     if let Err(error) = overwrite::mark(work.machine, disk) {
         // Should this process die now, the machine restarts and comes here again.
-        work.log.say(format!("{error:#}"));
+        work.log.tell(format!("{error:#}"));
     }
     find::log_drive(work, Some(disk));
     let mut tries = 0;
@@ -231,7 +250,7 @@ fn go_on(work: &Work, disk: &Disk) {
             Ok(rearmed) => break rearmed,
             Err(error) => {
                 tries += 1;
-                overwrite::hold(work.machine, work.log, tries, &error);
+                hold::hold(work, tries, &error);
             }
         }
     };
@@ -259,9 +278,12 @@ fn load_modules(work: &Work) {
             .initramfs()
             .join(module.trim_start_matches('/'));
         match work.machine.load_module(&path) {
-            Ok(()) => loaded += 1,
+            Ok(()) => {
+                loaded += 1;
+                work.log.detail(format!("loaded {module}"));
+            }
             // Whether it was needed shows when the disk is looked for.
-            Err(error) => work.log.say(format!("loading {module}: {error}")),
+            Err(error) => work.log.tell(format!("loading {module}: {error}")),
         }
     }
     let all = work.handover.modules.len();
@@ -271,8 +293,9 @@ fn load_modules(work: &Work) {
 
 /// Says why it stops, and leaves that for the old system.
 fn tell_stop(work: &Work, disk: Option<&Disk>, stop: &Stop) {
+    work.log.say_disk_errors();
     work.log
-        .say(format!("** stopped before the first write: {stop}"));
+        .tell(format!("** stopped before the first write: {stop}"));
     let outcome = Outcome::Stopped {
         phase: work.log.last_phase(),
         code: stop.code.name().to_owned(),
@@ -291,7 +314,12 @@ fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending) {
         }
         Ending::Stopped(stop) => format!("** {stop}\n** The old system starts again."),
     };
-    text.lines().for_each(|line| log.say(line));
+    log.say_disk_errors();
+    text.lines().for_each(|line| log.tell(line));
+    log.show_ending(match ending {
+        Ending::Migrated => Ended::Migrated,
+        Ending::Pretended | Ending::Stopped(_) => Ended::Returned,
+    });
     log.close_drive();
     machine.sleep(match ending {
         Ending::Stopped(_) => FAILURE_SHOWN,
@@ -303,34 +331,43 @@ fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending) {
 pub fn resume(machine: &dyn Machine) -> Ending {
     let log = Log::open(machine);
     let mut tries = 0;
-    loop {
-        match try_resume(machine, &log) {
-            Ok(()) => break,
-            Err(error) => {
+    let handover = loop {
+        match read_handover(machine) {
+            Ok(handover) => break handover,
+            Err(stop) => {
                 tries += 1;
-                overwrite::hold(machine, &log, tries, &error);
+                hold::wait(machine, &log, tries, &stop.cause);
             }
         }
+    };
+    let work = Work {
+        handover: &handover,
+        machine,
+        log: &log,
+    };
+    show_as_asked(&log, &handover);
+    let mut tries = 0;
+    while let Err(error) = try_resume(&work) {
+        tries += 1;
+        hold::hold(&work, tries, &error);
     }
     conclude(machine, &log, &Ending::Migrated);
     Ending::Migrated
 }
 
-fn try_resume(machine: &dyn Machine, log: &Log) -> anyhow::Result<()> {
-    let handover = read_handover(machine).map_err(|stop| stop.cause)?;
-    let work = Work {
-        handover: &handover,
-        machine,
-        log,
-    };
-    let rearmed = take_up(&work, &overwrite::marked(machine)?)?;
-    finished(&work, replace(&work, rearmed));
+fn try_resume(work: &Work) -> anyhow::Result<()> {
+    let disk = overwrite::marked(work.machine)?;
+    work.log.show_disk(&find::describe(&disk));
+    work.log.show_torn();
+    find::log_drive_again(work, &disk);
+    finished(work, replace(work, take_up(work, &disk)?));
     Ok(())
 }
 
 /// From here on the death of this process is no reason to overwrite the disk again.
 fn finished(work: &Work, _done: Done) {
     overwrite::unmark(work.machine);
+    hold::forget(work.machine);
 }
 
 /// Tells the old system that stage 2 itself failed, after the process that did the job has died.
@@ -348,17 +385,18 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
         };
         for disk in machine.disks().unwrap_or_default() {
             if let Err(error) = machine.unmount_all(&disk) {
-                log.say(format!("unmounting all of {}: {error}", disk.name));
+                log.tell(format!("unmounting all of {}: {error}", disk.name));
             }
         }
         // The child may have died of a lack of memory.
         if secure::is_in_memory(&handover)
             && let Err(error) = machine.find_store().and_then(|store| store.close())
         {
-            log.say(format!("giving up what was in memory: {error}"));
+            log.tell(format!("giving up what was in memory: {error}"));
         }
         old_system::restore(&work, None);
         tell_stop(&work, None, &stop);
+        find::log_drive(&work, None);
     }
     let ending = Ending::Stopped(stop);
     conclude(machine, &log, &ending);

@@ -24,7 +24,7 @@ pub fn restore(work: &Work, disk: Option<&Disk>) {
                 fs.uuid,
                 here.len()
             )),
-            Err(error) => work.log.say(format!(
+            Err(error) => work.log.tell(format!(
                 "restoring the boot configuration on {}: {error:#}",
                 fs.uuid
             )),
@@ -82,7 +82,7 @@ pub fn report(work: &Work, disk: Option<&Disk>, outcome: Outcome) {
         Ok(()) => work.log.say("the report is on the old system"),
         Err(error) => work
             .log
-            .say(format!("leaving the report on the old system: {error:#}")),
+            .tell(format!("leaving the report on the old system: {error:#}")),
     }
 }
 
@@ -96,7 +96,9 @@ fn try_report(work: &Work, disk: Option<&Disk>, outcome: Outcome) -> anyhow::Res
     let mut log = work.log.text();
     if let Ok(kernel) = work.machine.kernel_log() {
         log.extend_from_slice(b"\n-- the kernel's log --\n");
-        log.extend_from_slice(kernel.as_bytes());
+        for message in kernel {
+            log.extend_from_slice(format!("{message}\n").as_bytes());
+        }
     }
     let mounted = mount(work, &place.fs, disk)?;
     let sys = mounted.files();
@@ -116,6 +118,8 @@ fn write_report(sys: &Sys, dir: &str, report: &Report, log: &[u8]) -> anyhow::Re
 
 fn mount(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<Box<dyn Mounted>> {
     let volume = find::volume(work, fs, disk)?;
+    work.log
+        .detail(format!("mounting {}", volume.node.display()));
     work.machine
         .mount(&volume.node, &fs.fs_type, true)
         .with_context(|| format!("mounting {}", volume.node.display()))

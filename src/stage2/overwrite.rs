@@ -2,13 +2,12 @@
 //! back, so this does not fail: it goes on until the disk has the image.
 
 use std::io;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use super::Work;
+use super::hold::hold;
 use super::let_go::take;
-use super::log::Log;
 use super::machine::{Device, Disk, Machine, read_full, write_full};
 use super::progress::Progress;
 use super::rearm::Rearmed;
@@ -28,9 +27,6 @@ pub const LAST: u64 = 1 << 20;
 
 /// In the memory folder from just before the first write on: the [`Disk`] as JSON.
 const MARK: &str = "/overwriting";
-
-/// Tries after which it is likely that only a person can help.
-const QUICK_TRIES: u32 = 4;
 
 /// The whole image but its first sector is on the medium, read back and compared.
 pub struct Flashed {
@@ -59,7 +55,7 @@ pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
             }
             Err(error) => {
                 tries += 1;
-                hold(work.machine, work.log, tries, &error);
+                hold(work, tries, &error);
             }
         }
     }
@@ -106,22 +102,6 @@ pub fn is_marked(machine: &dyn Machine) -> bool {
 pub fn unmark(machine: &dyn Machine) {
     // Kept by mistake, it costs another flash and nothing else.
     let _ = Sys::new(machine.memory_dir()).remove_file(MARK);
-}
-
-/// Says what failed, and waits; longer each time, up to five minutes.
-pub fn hold(machine: &dyn Machine, log: &Log, tries: u32, error: &anyhow::Error) {
-    let pause = Duration::from_secs(300.min(5 << tries.min(6)));
-    if tries >= QUICK_TRIES {
-        log.say(
-            "** The disk is overwritten in part: leave the machine on. A restart would find no \
-             system. It is tried again for as long as it takes.",
-        );
-    }
-    log.say(format!(
-        "** try {tries} failed: {error:#}; next try in {} s",
-        pause.as_secs()
-    ));
-    machine.sleep(pause);
 }
 
 /// Writes the whole image but its first sector, which it gives, and wipes what would survive at the

@@ -8,9 +8,10 @@
 use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
+use super::hold::hold;
 use super::let_go::{Free, take};
 use super::machine::{Device, Disk, read_full, write_full};
-use super::overwrite::{hold, mark, unmark};
+use super::overwrite::{mark, unmark};
 use super::record::Keeper;
 use super::secure::Secured;
 use super::stop::{Code, OrStop, Stop};
@@ -54,7 +55,7 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
                 return Err(error).or_stop(Code::DiskBusy);
             }
             tries += 1;
-            hold(work.machine, work.log, tries, &error);
+            hold(work, tries, &error);
         }
         work.log
             .say("from here on a restart goes on with the flash");

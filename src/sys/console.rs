@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,27 @@ pub struct Consoles(Vec<Console>);
 struct Console {
     file: File,
     waiting: VecDeque<u8>,
+    kind: Kind,
 }
+
+/// What a console is to those who look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Line follows line, as on a serial line.
+    Lines,
+    /// A virtual terminal: a screen and a keyboard.
+    Screen {
+        /// Something was drawn, which lines would tear apart.
+        drawn: bool,
+    },
+}
+
+/// Before the first picture: white on black, no blanking after some minutes, no cursor, nothing
+/// there.
+const ENTER: &str = "\x1b[0m\x1b[9;0]\x1b[14]\x1b[?25l\x1b[2J";
+
+/// After the last picture: the cursor is seen again.
+const LEAVE: &str = "\x1b[?25h\n";
 
 impl Consoles {
     /// Opens all that /sys/class/tty/console/active names, or /dev/console if it names none.
@@ -32,14 +52,48 @@ impl Consoles {
         Consoles(consoles)
     }
 
-    /// Writes a line to each console, as far as each takes it now.
+    /// Writes a line to each console that has no picture, as far as each takes it now.
     pub fn line(&mut self, text: &str) {
         for console in &mut self.0 {
+            if console.kind == (Kind::Screen { drawn: true }) {
+                continue;
+            }
             console.waiting.extend(text.as_bytes());
             console.waiting.push_back(b'\n');
             let excess = console.waiting.len().saturating_sub(BACKLOG);
             console.waiting.drain(..excess);
             console.push();
+        }
+    }
+
+    /// Draws `lines` from the top of each screen, in place of what is there.
+    pub fn draw(&mut self, lines: &[String]) {
+        for console in &mut self.0 {
+            let Kind::Screen { drawn } = console.kind else {
+                continue;
+            };
+            console.push();
+            // A screen that is held (Scroll Lock) keeps the picture that it has.
+            if !console.waiting.is_empty() {
+                continue;
+            }
+            if !drawn {
+                console.waiting.extend(ENTER.as_bytes());
+                console.kind = Kind::Screen { drawn: true };
+            }
+            console.waiting.extend(picture(lines).as_bytes());
+            console.push();
+        }
+    }
+
+    /// From now on lines are shown on the screens too, below the picture.
+    pub fn leave_screens(&mut self) {
+        for console in &mut self.0 {
+            if console.kind == (Kind::Screen { drawn: true }) {
+                console.waiting.extend(LEAVE.as_bytes());
+                console.kind = Kind::Screen { drawn: false };
+                console.push();
+            }
         }
     }
 
@@ -77,7 +131,24 @@ fn open(name: &str) -> Option<Console> {
     Some(Console {
         file,
         waiting: VecDeque::new(),
+        kind: match is_screen(name) {
+            true => Kind::Screen { drawn: false },
+            false => Kind::Lines,
+        },
     })
+}
+
+/// Whether a console is a virtual terminal: `tty0`, `tty1` and so on.
+fn is_screen(name: &str) -> bool {
+    name.strip_prefix("tty").is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|letter| letter.is_ascii_digit())
+    })
+}
+
+/// What makes a terminal show `lines` and nothing else; the cursor stays at the end.
+fn picture(lines: &[String]) -> String {
+    let lines: Vec<String> = lines.iter().map(|line| format!("{line}\x1b[K")).collect();
+    format!("\x1b[H{}\x1b[J", lines.join("\r\n"))
 }
 
 /// Lets only what is serious through from the kernel to its consoles, so that its messages do
@@ -86,52 +157,72 @@ pub fn quieten_kernel() -> io::Result<()> {
     fs::write("/proc/sys/kernel/printk", "4")
 }
 
-/// The kernel's log, each message with its seconds since the start of the kernel.
-pub fn kernel_log() -> io::Result<String> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open("/dev/kmsg")?;
-    let mut text = String::new();
-    // Each read gives one message.
-    let mut record = vec![0; 8 << 10];
-    loop {
-        match file.read(&mut record) {
-            Ok(0) => return Ok(text),
-            Ok(read) => text.push_str(&kernel_line(&String::from_utf8_lossy(&record[..read]))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(text),
-            // EPIPE: the kernel has overwritten the message meanwhile; the next one can be read.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// One record of /dev/kmsg (`priority,number,microseconds,flags;text`) as a line.
-fn kernel_line(record: &str) -> String {
-    let (head, body) = record.split_once(';').unwrap_or(("", record));
-    let text = body.lines().next().unwrap_or_default();
-    let micros: u64 = head
-        .split(',')
-        .nth(2)
-        .and_then(|micros| micros.parse().ok())
-        .unwrap_or_default();
-    format!(
-        "[{:5}.{:06}] {text}\n",
-        micros / 1_000_000,
-        micros % 1_000_000
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_record_becomes_one_line() {
+    fn only_virtual_terminals_are_screens() {
+        for screen in ["tty0", "tty1", "tty12"] {
+            assert!(is_screen(screen), "{screen}");
+        }
+        for line in ["ttyS0", "ttyAMA0", "hvc0", "console", "tty", "ttyUSB0"] {
+            assert!(!is_screen(line), "{line}");
+        }
+    }
+
+    /// Consoles that are files.
+    fn consoles(kinds: &[Kind]) -> (Vec<File>, Consoles) {
+        let mut files = Vec::new();
+        let mut consoles = Vec::new();
+        for kind in kinds {
+            let file = tempfile::tempfile().unwrap();
+            files.push(file.try_clone().unwrap());
+            consoles.push(Console {
+                file,
+                waiting: VecDeque::new(),
+                kind: *kind,
+            });
+        }
+        (files, Consoles(consoles))
+    }
+
+    fn text(mut file: &File) -> String {
+        let mut text = String::new();
+        io::Seek::rewind(&mut file).unwrap();
+        io::Read::read_to_string(&mut file, &mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn lines_go_to_lines_and_pictures_to_screens() {
+        let (files, mut consoles) = consoles(&[Kind::Lines, Kind::Screen { drawn: false }]);
+        consoles.line("before");
+        consoles.draw(&["top".to_owned(), "bottom".to_owned()]);
+        consoles.line("meanwhile");
+        consoles.leave_screens();
+        consoles.line("after");
+        assert_eq!(text(&files[0]), "before\nmeanwhile\nafter\n");
         assert_eq!(
-            kernel_line("6,339,5140900,-;sda: sda1\n SUBSYSTEM=block\n"),
-            "[    5.140900] sda: sda1\n"
+            text(&files[1]),
+            format!("before\n{ENTER}\x1b[Htop\x1b[K\r\nbottom\x1b[K\x1b[J{LEAVE}after\n")
         );
+    }
+
+    #[test]
+    fn a_screen_that_is_held_gets_no_further_picture() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut consoles = Consoles(vec![Console {
+            file: File::from(write),
+            waiting: VecDeque::new(),
+            kind: Kind::Screen { drawn: true },
+        }]);
+        let lines = vec!["x".repeat(79); 25];
+        for _ in 0..1000 {
+            consoles.draw(&lines);
+        }
+        assert!(consoles.0[0].waiting.len() < BACKLOG);
+        drop(read);
     }
 }

@@ -9,6 +9,7 @@ pub mod extents;
 pub mod files;
 pub mod identity;
 pub mod interrupt;
+pub mod kernel_log;
 pub mod mapper;
 pub mod module;
 pub mod mount;

@@ -4,6 +4,7 @@
 //! unpacked by debugfs and mtools for a mount and packed again when it ends.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use balena_migrate::stage2::machine::{Access, Device, Disk, Machine, Mounted, Partition, Section};
+use balena_migrate::stage2::machine::{
+    Access, Device, Disk, Machine, Message, Mounted, Partition, Section,
+};
 use balena_migrate::superblock::{self, HEAD_BYTES};
 use balena_migrate::sys::Sys;
 
@@ -71,6 +74,12 @@ pub struct FakeMachine {
     pub memory: u64,
     /// All that happened, in order.
     pub events: Arc<Mutex<Vec<String>>>,
+    /// All that was drawn on a screen, in order.
+    pub pictures: Mutex<Vec<Vec<String>>>,
+    /// What the kernel has in its log, each with its level.
+    pub kernel: Mutex<Vec<(u8, String)>>,
+    /// Stage 2 is stopped after so much waiting.
+    pub patience: Duration,
     clock: Mutex<Duration>,
 }
 
@@ -86,6 +95,9 @@ impl FakeMachine {
             faults: Arc::default(),
             memory: 1 << 30,
             events: Arc::default(),
+            pictures: Mutex::default(),
+            kernel: Mutex::new(vec![(6, "the kernel was here".to_owned())]),
+            patience: PATIENCE,
             clock: Mutex::default(),
         }
     }
@@ -191,17 +203,37 @@ impl Machine for FakeMachine {
     }
 
     fn sleep(&self, time: Duration) {
-        let mut clock = self.clock.lock().unwrap();
-        *clock += time;
-        assert!(*clock < PATIENCE, "it waits for ever");
+        let now = {
+            let mut clock = self.clock.lock().unwrap();
+            *clock += time;
+            *clock
+        };
+        assert!(now < self.patience, "it waits for ever");
     }
 
     fn show(&self, line: &str) {
         self.event(line);
     }
 
-    fn kernel_log(&self) -> io::Result<String> {
-        Ok("the kernel was here\n".to_owned())
+    fn draw(&self, lines: &[String]) {
+        self.pictures.lock().unwrap().push(lines.to_vec());
+    }
+
+    fn kernel_log(&self) -> io::Result<Vec<Message>> {
+        let messages = self.kernel.lock().unwrap().clone();
+        let messages = messages.into_iter().zip(0..);
+        Ok(messages
+            .map(|((level, text), number)| Message {
+                number,
+                level,
+                micros: number * 1000,
+                text,
+            })
+            .collect())
+    }
+
+    fn power_off(&self) -> io::Result<Infallible> {
+        panic!("the machine is switched off");
     }
 
     fn load_module(&self, path: &Path) -> io::Result<()> {

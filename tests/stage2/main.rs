@@ -7,4 +7,5 @@ mod before_first_write;
 mod filesystem;
 mod machine;
 mod road;
+mod signs;
 mod world;

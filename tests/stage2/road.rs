@@ -1,14 +1,10 @@
 //! The road when nothing is wrong.
 
-use std::fs;
 use std::process::Command;
 
-use balena_migrate::handover::{FsIdentity, LogDrive};
 use balena_migrate::report::Outcome;
 use balena_migrate::stage2::Ending;
-use balena_migrate::superblock::Superblock;
 
-use crate::filesystem::pack;
 use crate::world::World;
 
 #[test]
@@ -77,53 +73,6 @@ fn the_first_sector_is_the_last_write() {
     assert_eq!(acts.iter().filter(|act| **act == "write 0").count(), 2);
     let end = ["filled resin-boot", "filled resin-data", "write 0", "sync"];
     assert!(acts.ends_with(&end), "{acts:?}");
-}
-
-#[test]
-fn no_secret_is_ever_shown() {
-    let world = World::new();
-    world.migrates();
-    assert!(!world.machine.shown().contains("very-secret"));
-}
-
-#[test]
-fn the_log_drive_gets_the_log() {
-    let mut world = World::new();
-    let uuid = "99999999-8888-7777-6666-555555555555";
-    let fs_type = "ext4";
-    let empty = tempfile::tempdir().unwrap();
-    let like = Superblock {
-        fs_type,
-        uuid: uuid.into(),
-        label: "logs".into(),
-    };
-    let medium = world.dir.path().join("sdb.img");
-    fs::write(&medium, pack(empty.path(), &like, 4 << 20)).unwrap();
-    world.machine.add_disk("sdb", medium, None);
-    let folder = world.dir.path().join("logs");
-    fs::create_dir(&folder).unwrap();
-    world.machine.folders.insert(uuid.into(), folder.clone());
-    let fs = FsIdentity {
-        uuid: uuid.into(),
-        fs_type: fs_type.into(),
-    };
-    world.handover.log_drive = Some(LogDrive { fs });
-    world.migrates();
-    let log = fs::read_to_string(folder.join("migrate.log")).unwrap();
-    assert!(log.contains("waiting for the disk"), "{log}");
-    assert!(log.contains("the new system starts"), "{log}");
-}
-
-#[test]
-fn a_missing_log_drive_stops_nothing() {
-    let mut world = World::new();
-    let fs = FsIdentity {
-        uuid: "1234-5678".into(),
-        fs_type: "vfat".into(),
-    };
-    world.handover.log_drive = Some(LogDrive { fs });
-    world.migrates();
-    assert!(world.machine.shown().contains("no log drive"));
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use balena_migrate::handover::{
-    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install, OldFile,
-    PATH, Payload, Place, ReportPlace, Restore, StoredFile, TableIdentity, Target, VERSION,
+    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install, LogLevel,
+    OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, StoredFile, TableIdentity, Target,
+    VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::payload::recognise;
@@ -355,5 +356,8 @@ fn handover(format: Format, file: &[u8]) -> Handover {
         memory_reserve: 64 * MIB,
         resume: None,
         pretend: false,
+        machine: "old-server".to_owned(),
+        power: Power::Hold,
+        log_level: LogLevel::Info,
     }
 }

@@ -1,6 +1,7 @@
 //! Kinds of value that are one of a few words.
 
 use super::{Kind, Refusal, refuse};
+use crate::handover::{LogLevel, Power};
 
 /// What the older tool did at the end of a rehearsal. Both words mean one thing here: the boot
 /// configuration is put back, and the machine restarts into the old system.
@@ -22,19 +23,34 @@ impl Kind for TermExit {
     }
 }
 
-/// How much stage 2 is to tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLevel(pub String);
-
 impl Kind for LogLevel {
     const SYNTAX: &'static str = "error, warn, info, debug or trace";
 
     fn read(text: &str, _: &str) -> Result<Self, Refusal> {
         match text {
-            "error" | "warn" | "info" | "debug" | "trace" => Ok(LogLevel(text.into())),
+            "error" => Ok(LogLevel::Error),
+            "warn" => Ok(LogLevel::Warn),
+            "info" => Ok(LogLevel::Info),
+            "debug" => Ok(LogLevel::Debug),
+            "trace" => Ok(LogLevel::Trace),
             _ => refuse(
                 format!("is `{text}`, which is no level"),
                 format!("write {}", Self::SYNTAX),
+            ),
+        }
+    }
+}
+
+impl Kind for Power {
+    const SYNTAX: &'static str = "hold or off";
+
+    fn read(text: &str, _: &str) -> Result<Self, Refusal> {
+        match text {
+            "hold" => Ok(Power::Hold),
+            "off" => Ok(Power::Off),
+            _ => refuse(
+                format!("is `{text}`, which is neither hold nor off"),
+                "write hold to let the machine try for ever, or off to have it switched off",
             ),
         }
     }
