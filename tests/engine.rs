@@ -212,6 +212,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
                 fs,
                 path_in_fs: "/home/backup.tgz".into(),
             }),
+            core: None,
             backup_limit,
         },
         Step::BuildInitramfs {

@@ -328,6 +328,7 @@ fn no_setup_leaves_the_boot_configuration_alone() {
         Step::Backup { .. }
         | Step::Archive { .. }
         | Step::Keep(_)
+        | Step::BuildCore(_)
         | Step::SealHandover { .. }
         | Step::BuildInitramfs { .. } => false,
     });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::journal::DIR;
-use super::keep;
+use super::{core, keep};
 use crate::backup::{self, Volume, aside};
 use crate::handover::{self, FilePath, Place, StoredFile};
 use crate::initramfs;
@@ -54,7 +54,8 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
             }
             Ok(Undo::RemoveFolder { path })
         }
-        Step::RunTool { .. } => Ok(Undo::Nothing),
+        // What it makes is in the folder of the kept files.
+        Step::BuildCore(_) | Step::RunTool { .. } => Ok(Undo::Nothing),
         Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
     }
 }
@@ -116,11 +117,16 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             handover,
             backup,
             backup_limit,
+            core,
         } => {
             let mut sealed = handover.clone();
             sealed.backup = backup
                 .as_ref()
                 .map(|backup| measure(sys, backup, *backup_limit))
+                .transpose()?;
+            sealed.resume = core
+                .as_ref()
+                .map(|core| core::resume(sys, core))
                 .transpose()?;
             write(sys, handover::PATH, &sealed.to_bytes(), 0o600)
         }
@@ -131,6 +137,7 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             initramfs::build(sys, recipe, &handover, path)
                 .with_context(|| format!("building {path}"))
         }
+        Step::BuildCore(wanted) => core::build(sys, wanted),
         Step::RunTool { argv } => run(sys, argv, None),
         Step::RunAtUndo { .. } => Ok(()),
     }

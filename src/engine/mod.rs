@@ -5,6 +5,7 @@
 //! after a crash `balena-migrate undo` does.
 
 pub mod act;
+mod core;
 pub mod journal;
 pub mod keep;
 pub mod undo;

@@ -135,6 +135,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         handover: Box::new(handover),
         backup_limit: host.memory.total.saturating_sub(need.total()),
         backup,
+        core: None,
     });
     steps.push(Step::BuildInitramfs {
         path: INITRAMFS.to_owned(),

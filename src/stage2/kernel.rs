@@ -13,7 +13,7 @@ use crate::sys::block::BlockDevice;
 use crate::sys::console::Consoles;
 use crate::sys::kernel_log::{self, Message};
 use crate::sys::mount::Mount;
-use crate::sys::{Sys, block, ext4, module, mount, partition, power};
+use crate::sys::{Sys, block, ext4, holders, module, mount, partition, power};
 
 /// The folder in memory for the log, marks and mount points.
 const MEMORY_DIR: &str = "/run/balena-migrate";
@@ -124,6 +124,17 @@ impl Machine for Kernel {
         let mut nodes = vec![disk.node.as_path()];
         nodes.extend(disk.partitions.iter().map(|part| part.node.as_path()));
         mount::unmount_devices(&nodes)
+    }
+
+    fn release_holders(&self, disk: &Disk) -> io::Result<Vec<String>> {
+        let names = disk.partitions.iter().map(|part| part.node.as_path());
+        let mut released = Vec::new();
+        for node in names.chain([disk.node.as_path()]) {
+            let name = node.strip_prefix("/dev").unwrap_or(node).to_string_lossy();
+            // sysfs spells a slash in the name of a node as an exclamation mark.
+            released.extend(holders::release(&name.replace('/', "!"))?);
+        }
+        Ok(released)
     }
 
     fn memory_available(&self) -> io::Result<u64> {

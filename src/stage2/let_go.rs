@@ -64,6 +64,14 @@ fn try_take(work: &Work, disk: &Disk) -> anyhow::Result<Box<dyn Device>> {
     work.machine
         .unmount_all(&disk)
         .with_context(|| format!("unmounting all of {}", disk.name))?;
+    let released = work
+        .machine
+        .release_holders(&disk)
+        .with_context(|| format!("taking away what is built on {}", disk.name))?;
+    for holder in released {
+        work.log
+            .say(format!("{holder} is taken away from the disk"));
+    }
     work.machine
         .open(&disk.node, Access::Exclusive)
         .with_context(|| format!("opening {} for exclusive use", disk.node.display()))

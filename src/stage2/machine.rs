@@ -56,6 +56,9 @@ pub trait Machine: Sync {
     /// Unmounts whatever is mounted from `disk`.
     fn unmount_all(&self, disk: &Disk) -> io::Result<()>;
 
+    /// Takes away the arrays and mappings that the kernel has built on `disk`; gives their names.
+    fn release_holders(&self, disk: &Disk) -> io::Result<Vec<String>>;
+
     /// Memory that can be had without swapping, in bytes.
     fn memory_available(&self) -> io::Result<u64>;
 

@@ -3,10 +3,12 @@
 //! The planner makes steps, the engine acts on them. A step says nothing about platforms: that
 //! knowledge is in the texts and paths that the pure code puts into it.
 
+pub mod core;
 pub mod keep;
 
 use serde::{Deserialize, Serialize};
 
+use self::core::BuildCore;
 use self::keep::Keep;
 use crate::backup::Volume;
 use crate::handover::Handover;
@@ -54,6 +56,8 @@ pub enum Step {
         backup: Option<BackupPlace>,
         /// Bytes that the backup may have at most.
         backup_limit: u64,
+        /// What brings stage 2 back after a power cut, if there is to be such a thing.
+        core: Option<Box<BuildCore>>,
     },
     /// Build the initramfs around the sealed hand-over.
     BuildInitramfs {
@@ -62,6 +66,8 @@ pub enum Step {
         /// What goes into it.
         recipe: Box<Recipe>,
     },
+    /// Make what brings stage 2 back after a power cut, in its places on the disk.
+    BuildCore(Box<BuildCore>),
     /// Run a tool of the distribution; a [`Step::RunAtUndo`] before it takes it back.
     RunTool {
         /// Program and arguments.
@@ -122,6 +128,10 @@ impl Step {
             ),
             Step::SealHandover { .. } => format!("write {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("build the initramfs {path}"),
+            Step::BuildCore(core) => format!(
+                "make what resumes the flash after a power cut, in {}",
+                core.keep.folder
+            ),
             Step::RunTool { argv } => format!("run {}", argv.join(" ")),
             Step::RunAtUndo { argv } => format!("remember to run {} at an undo", argv.join(" ")),
         }
@@ -141,6 +151,7 @@ impl Step {
             Step::Keep(keep) => format!("remove {}", keep.folder),
             Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("remove {path}"),
+            Step::BuildCore(core) => format!("remove {}", core.keep.folder),
             Step::RunTool { .. } => "nothing".into(),
             Step::RunAtUndo { argv } => format!("run {}", argv.join(" ")),
         }

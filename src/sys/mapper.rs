@@ -1,11 +1,14 @@
-//! Tables of device-mapper devices, from the kernel (`linux/dm-ioctl.h`). Used by the collector of the
-//! host snapshot.
+//! Device-mapper devices (`linux/dm-ioctl.h`): their tables, for the collector of the host snapshot,
+//! and their removal, for stage 2.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
 use super::Sys;
+
+/// The door to the device mapper.
+const CONTROL: &str = "/dev/mapper/control";
 
 /// Unit of starts and lengths in a table, whatever the sectors of the disk are.
 const SECTOR: u64 = 512;
@@ -54,6 +57,43 @@ struct Request {
 /// `struct dm_target_spec`.
 const SPEC_BYTES: usize = 40;
 
+impl Head {
+    /// A request about the device with these numbers, of `bytes` with the room for its answer.
+    fn new(major: u32, minor: u32, bytes: usize, flags: u32) -> Head {
+        Head {
+            version: [4, 0, 0],
+            data_size: bytes as u32,
+            data_start: size_of::<Head>() as u32,
+            target_count: 0,
+            _open_count: 0,
+            flags,
+            _event: 0,
+            _padding: 0,
+            // As the kernel packs a device number (`huge_encode_dev`).
+            dev: u64::from(minor & 0xff) | u64::from(major) << 8 | u64::from(minor & !0xff) << 12,
+            _name: [0; 128],
+            _uuid: [0; 129],
+            _data: [0; 7],
+        }
+    }
+}
+
+/// Removes the device-mapper device with these numbers, written as `major:minor`. EBUSY while
+/// something uses it.
+pub fn remove(number: &str) -> io::Result<()> {
+    let (major, minor) = number
+        .trim()
+        .split_once(':')
+        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+        .ok_or_else(|| io::Error::other("it has no device number"))?;
+    let control = File::open(CONTROL)?;
+    let mut head = Head::new(major, minor, size_of::<Head>(), 0);
+    // SAFETY: `head` is a whole `struct dm_ioctl` of the size that it says, and lives as long as
+    // the call.
+    unsafe { ioctls::dm_dev_remove(control.as_raw_fd(), &mut head) }?;
+    Ok(())
+}
+
 impl Sys {
     /// The table of the device-mapper device with these numbers.
     pub fn mapper_table(&self, major: u32, minor: u32) -> io::Result<Vec<Target>> {
@@ -61,25 +101,9 @@ impl Sys {
         const TABLE: u32 = 1 << 4;
         /// The answer did not fit.
         const FULL: u32 = 1 << 8;
-        let control = File::open(self.real("/dev/mapper/control"))?;
+        let control = File::open(self.real(CONTROL))?;
         let mut request = Box::new(Request {
-            head: Head {
-                version: [4, 0, 0],
-                data_size: size_of::<Request>() as u32,
-                data_start: size_of::<Head>() as u32,
-                target_count: 0,
-                _open_count: 0,
-                flags: TABLE,
-                _event: 0,
-                _padding: 0,
-                // As the kernel packs a device number (`huge_encode_dev`).
-                dev: u64::from(minor & 0xff)
-                    | u64::from(major) << 8
-                    | u64::from(minor & !0xff) << 12,
-                _name: [0; 128],
-                _uuid: [0; 129],
-                _data: [0; 7],
-            },
+            head: Head::new(major, minor, size_of::<Request>(), TABLE),
             answer: [0; ROOM],
         });
         // SAFETY: `data_size` says how much room there is behind the pointer, which is to a whole
@@ -104,6 +128,7 @@ impl Sys {
 }
 
 mod ioctls {
+    nix::ioctl_readwrite!(dm_dev_remove, 0xfd, 4, super::Head);
     nix::ioctl_readwrite!(dm_table_status, 0xfd, 12, super::Head);
 }
 

@@ -7,6 +7,7 @@ pub mod console;
 pub mod ext4;
 pub mod extents;
 pub mod files;
+pub mod holders;
 pub mod identity;
 pub mod interrupt;
 pub mod kernel_log;

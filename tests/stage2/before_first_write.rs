@@ -72,6 +72,15 @@ fn a_backup_too_large_for_the_data_partition() {
 }
 
 #[test]
+fn an_array_on_the_disk_is_taken_away() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().held = 1;
+    world.migrates();
+    let shown = world.machine.shown();
+    assert!(shown.contains("md127 is taken away"), "{shown}");
+}
+
+#[test]
 fn a_damaged_file_for_the_new_system() {
     let world = World::new();
     fs::write(

@@ -42,6 +42,8 @@ pub struct Faults {
     pub short: bool,
     /// Exclusive opens that fail with EBUSY.
     pub busy: u32,
+    /// Times that an array is on the disk, which keeps it busy.
+    pub held: u32,
     /// Settings of the kernel's partitions that fail with EBUSY.
     pub partitions_busy: u32,
     /// Writable mounts of the new system after which what was put there is empty.
@@ -254,9 +256,11 @@ impl Machine for FakeMachine {
     fn open(&self, node: &Path, access: Access) -> io::Result<Box<dyn Device>> {
         let (medium, start, len) = self.place(node)?;
         if access == Access::Exclusive {
-            if take(&mut self.faults.lock().unwrap().busy) {
+            let mut faults = self.faults.lock().unwrap();
+            if faults.held > 0 || take(&mut faults.busy) {
                 return Err(ebusy());
             }
+            drop(faults);
             self.event(format!("exclusive {}", node.display()));
         }
         let disks = self.disks.lock().unwrap();
@@ -332,6 +336,13 @@ impl Machine for FakeMachine {
     fn unmount_all(&self, disk: &Disk) -> io::Result<()> {
         self.event(format!("unmount all of {}", disk.name));
         Ok(())
+    }
+
+    fn release_holders(&self, _disk: &Disk) -> io::Result<Vec<String>> {
+        match take(&mut self.faults.lock().unwrap().held) {
+            true => Ok(vec!["md127".to_owned()]),
+            false => Ok(Vec::new()),
+        }
     }
 
     fn memory_available(&self) -> io::Result<u64> {
