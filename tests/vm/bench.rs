@@ -1,5 +1,8 @@
 //! Tests of the bench itself: a scenario that fails should be the program's fault.
 
+use std::collections::BTreeSet;
+
+use crate::harness::writelog::{Replay, WriteLog};
 use crate::harness::{Clock, Machine, OsImage};
 
 /// What the guest has to be for the scenarios to mean anything.
@@ -112,4 +115,55 @@ fn files_are_sent_into_the_running_guest() {
         Some(&b"some text"[..])
     );
     disk.write_ext4_file(1, "/root/sent/inner/file", b"changed from outside");
+}
+
+/// What was flushed is there, what was not is there or not, a sector of it at a time, and what comes
+/// later is not.
+#[test]
+fn a_cut_leaves_what_was_flushed_and_some_of_the_rest() {
+    let dir = tempfile::tempdir().expect("making a directory");
+    let [log, base, durable, state] =
+        ["log", "base", "durable", "state"].map(|name| dir.path().join(name));
+    std::fs::write(&base, [b'.'; 8 * 512]).expect("writing the base");
+    let mut bytes = vec![0; 512];
+    for (sector, flags, data) in [
+        (0, 0, "aa"),
+        (0, 1, ""),
+        (1, 0, "bbbb"),
+        (6, 0, "c"),
+        (7, 0, "d"),
+    ] {
+        let mut entry = vec![0; 512];
+        for (at, number) in [(0, sector), (8, data.len() as u64), (16, flags)] {
+            entry[at..at + 8].copy_from_slice(&u64::to_le_bytes(number));
+        }
+        bytes.extend(entry);
+        data.bytes().for_each(|byte| bytes.extend([byte; 512]));
+    }
+    std::fs::write(&log, bytes).expect("writing the log");
+    let mut replay = Replay::new(WriteLog::open(&log), &base, durable);
+    let mut seen = BTreeSet::new();
+    for seed in 0..200 {
+        let unflushed = replay.state(4, seed, &state);
+        assert_eq!(unflushed.whole + unflushed.torn + unflushed.lost, 2);
+        let disk = std::fs::read(&state).expect("reading the state");
+        let sectors: String = disk.chunks(512).map(|s| s[0] as char).collect();
+        assert!(
+            disk.chunks(512).all(|s| s.iter().all(|b| *b == s[0])),
+            "a sector is torn"
+        );
+        for (at, may) in ["a", "ab", "b.", "b.", "b.", ".", "c.", "."]
+            .iter()
+            .enumerate()
+        {
+            assert!(may.contains(&sectors[at..=at]), "sector {at} in {sectors}");
+        }
+        seen.insert(sectors);
+    }
+    for whole in ["aa......", "abbbb.c.", "aa....c.", "abbbb..."] {
+        assert!(seen.contains(whole), "never {whole}: {seen:?}");
+    }
+    assert!(seen.len() > 10, "no write is ever torn: {seen:?}");
+    let all = replay.state(5, 0, &state);
+    assert_eq!(all.whole + all.torn + all.lost, 3);
 }

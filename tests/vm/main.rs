@@ -5,5 +5,7 @@
 mod harness;
 
 mod bench;
+mod campaign;
 mod carried;
+mod faults;
 mod scenarios;

@@ -11,7 +11,9 @@ use nix::fcntl::Flock;
 use tempfile::TempDir;
 
 use super::guest::Guest;
+use super::medium::{Fault, Medium};
 use super::vm::Vm;
+use super::writelog::WriteLog;
 use super::{Disk, cache, tool};
 
 /// Memory of a guest unless a scenario says otherwise; the prepared state has this much.
@@ -24,6 +26,10 @@ pub struct Machine {
     pub(super) name: String,
     pub(super) memory_mib: u32,
     pub(super) disks: Vec<Attached>,
+    /// What the first disk is like.
+    pub(super) medium: Medium,
+    /// Whether the firmware's messages, and GRUB's first ones, are on the serial console too.
+    pub(super) talkative: bool,
     /// A saved processor and memory state to go on from, instead of a boot.
     pub(super) state: Option<PathBuf>,
     /// Shows the console on the terminal, each line behind this.
@@ -87,6 +93,8 @@ impl Machine {
             name: name.to_owned(),
             memory_mib: MEMORY_MIB,
             disks: Vec::new(),
+            medium: Medium::default(),
+            talkative: false,
             state: None,
             prefix: None,
             starts: 0,
@@ -112,6 +120,60 @@ impl Machine {
         self
     }
 
+    /// Logs all writes to its disk from the next start on, for [`Machine::writes`].
+    pub fn logging_writes(mut self) -> Self {
+        self.medium.logging = true;
+        self
+    }
+
+    /// Gives its disk a flaw.
+    pub fn failing(mut self, fault: Fault) -> Self {
+        self.medium.faults.push(fault);
+        self
+    }
+
+    /// Lets its disk write no faster than this.
+    pub fn throttled(mut self, bytes_per_s: u64) -> Self {
+        self.medium.bytes_per_s = Some(bytes_per_s);
+        self
+    }
+
+    /// Changes the size of its disk, as if another had been put in.
+    pub fn resized(self, bytes: u64) -> Self {
+        let disk = File::options().write(true).open(&self.disks[0].path);
+        disk.and_then(|disk| disk.set_len(bytes))
+            .expect("changing the size of the disk");
+        self
+    }
+
+    /// Puts a copy of `image` into the place of its disk, on a sound medium.
+    pub fn holding(mut self, image: &Path) -> Self {
+        self.medium = Medium::default();
+        self.state = None;
+        copy_sparse(image, &self.disks[0].path);
+        self
+    }
+
+    /// Lets the firmware speak on the serial console: a machine that can't boot says so there.
+    /// Not for a prepared state, which has another firmware.
+    pub fn talkative(mut self) -> Self {
+        self.talkative = true;
+        self.state = None;
+        self
+    }
+
+    /// Its disk before the start that logged, and the log.
+    pub fn writes(&self) -> (PathBuf, PathBuf) {
+        (self.dir().join("base.raw"), self.dir().join("writes.log"))
+    }
+
+    /// Begins the log of a start.
+    pub(super) fn begin_log(&self) {
+        let (base, log) = self.writes();
+        copy_sparse(&self.disks[0].path, &base);
+        WriteLog::create(&log);
+    }
+
     /// Its disk, for a look or a change from outside.
     pub fn disk(&self) -> Disk<'_> {
         Disk::new(&self.disks[0].path)
@@ -127,8 +189,15 @@ impl Machine {
         cache::subdir("logs").join(format!("{}-{}.log", self.name, self.starts))
     }
 
+    /// Keeps the console log of its latest start under another name.
+    pub fn keep_log(&self, name: &str) {
+        let to = cache::subdir("logs").join(format!("{}-{name}.log", self.name));
+        // For a person to look at: a test does not fail for want of it.
+        let _ = fs::copy(self.log(), to);
+    }
+
     /// Where files of this machine may be put.
-    pub(super) fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
@@ -146,7 +215,7 @@ impl Machine {
 }
 
 /// Copies a disk image without filling its holes.
-pub(super) fn copy_sparse(from: &Path, to: &Path) {
+pub fn copy_sparse(from: &Path, to: &Path) {
     tool::run(
         Command::new("cp")
             .args(["--sparse=always", "--reflink=auto"])

@@ -17,11 +17,14 @@ pub mod disk;
 pub mod exe;
 pub mod guest;
 pub mod machine;
+pub mod medium;
 pub mod migratecfg;
 pub mod osimage;
+pub mod outcome;
 pub mod qmp;
 pub mod tool;
 pub mod vm;
+pub mod writelog;
 
 pub use clock::Clock;
 pub use disk::Disk;

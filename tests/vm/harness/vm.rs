@@ -17,7 +17,9 @@ use serde_json::json;
 use super::agent::{Agent, Mute, Said};
 use super::console::{Console, PATIENCE, Waited};
 use super::machine::{Attached, Machine};
+use super::medium::Medium;
 use super::qmp::Qmp;
+use super::writelog::WriteLog;
 use super::{cache, tool};
 
 pub struct Vm {
@@ -25,8 +27,8 @@ pub struct Vm {
     machine: Option<Machine>,
     child: Child,
     qmp: Qmp,
-    agent: Agent,
-    console: Console,
+    pub(super) agent: Agent,
+    pub(super) console: Console,
     plugged: u32,
 }
 
@@ -54,6 +56,9 @@ impl Vm {
         let (qmp, qmp_end) = socket_pair();
         let mut command = Command::new("qemu-system-x86_64");
         command.args(hardware(machine.memory_mib));
+        if machine.talkative {
+            command.args(["-machine", "graphics=off"]);
+        }
         for (id, end) in [
             ("con", &console_end),
             ("agt", &agent_end),
@@ -66,15 +71,18 @@ impl Vm {
         }
         command.args(["-serial", "chardev:con", "-serial", "chardev:agt"]);
         command.args(["-mon", "chardev=mon,mode=control"]);
+        if machine.medium.logging {
+            machine.begin_log();
+        }
+        let (_, log) = machine.writes();
         for (n, Attached { path, serial }) in machine.disks.iter().enumerate() {
-            let path = path.display();
-            command.args([
-                "-drive",
-                &format!("if=none,id=disk{n},format=raw,cache=unsafe,file={path}"),
-            ]);
+            let node = format!("disk{n}");
+            let sound = Medium::default();
+            let medium = if n == 0 { &machine.medium } else { &sound };
+            command.args(medium.arguments(&node, path, &log));
             command.args([
                 "-device",
-                &format!("virtio-blk-pci,drive=disk{n},serial={serial}"),
+                &format!("virtio-blk-pci,drive={node},serial={serial},werror=report,rerror=report"),
             ]);
         }
         if let Some(state) = state {
@@ -374,6 +382,11 @@ impl Vm {
             Waited::Silence => self.give_up("waiting for the machine to switch off: silence"),
             Waited::Found(_) => unreachable!("the console drops NUL"),
         }
+    }
+
+    /// Its writes so far, when they are logged.
+    pub fn writes(&self) -> WriteLog {
+        WriteLog::open(&self.machine().writes().1)
     }
 
     #[track_caller]

@@ -1,0 +1,168 @@
+//! Disks that fail, lie, shrink or are slow, and memory that hardly suffices: the old system comes
+//! back, or the new one is complete, or the machine waits and says why.
+
+use crate::harness::medium::Fault;
+use crate::harness::migratecfg::PLACE;
+use crate::harness::outcome::{NewSystem, Outcome};
+use crate::harness::{Machine, Migratecfg, OsImage, Vm};
+use crate::scenarios::RUN;
+
+/// A sector in the middle of the image, and in the old root file system.
+const IN_THE_IMAGE: u64 = (100 << 20) / 512;
+
+/// The size of the guest's own disk.
+const SMALL: u64 = 1536 << 20;
+
+/// A larger one, of which the old system does not use the end.
+const LARGE: u64 = 2048 << 20;
+
+/// What every new system has to say that comes from here.
+fn wanted(cfg: &Migratecfg) -> NewSystem {
+    NewSystem::of(vec![
+        format!("NEWOS: config.json {}", cfg.config_json_sha256()),
+        "NEWOS: keyfile resin-wifi-01 ".to_owned(),
+        "NEWOS: keyfile resin-wifi-02 ".to_owned(),
+        "NEWOS: fingerprint ok 9".to_owned(),
+        "NEWOS: log migrate.log ".to_owned(),
+    ])
+}
+
+/// A machine that is off, and starts stage 2 when it is switched on.
+fn armed(machine: Machine, cfg: &Migratecfg) -> Machine {
+    let mut vm = machine.start();
+    vm.wait_agent();
+    cfg.send_to(&mut vm);
+    vm.must(&format!("cd {PLACE} && {RUN}"));
+    vm.shut_down()
+}
+
+fn armed_guest(name: &str, cfg: &Migratecfg) -> Machine {
+    armed(Machine::running_guest(name), cfg)
+}
+
+/// A running old system says why stage 2 came back.
+#[track_caller]
+fn assert_status(vm: &mut Vm, reason: &str) {
+    let status = vm
+        .agent(&format!("cd {PLACE} && ./balena-migrate status"))
+        .text;
+    assert!(
+        status.contains("before anything was written") && status.contains(reason),
+        "status does not tell of '{reason}': {status}"
+    );
+}
+
+/// Writes fail, and succeed when they are tried again.
+#[test]
+fn a_write_error_that_heals_is_overcome() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let fault = Fault::Write {
+        sector: IN_THE_IMAGE,
+        times: 2,
+    };
+    let machine = armed_guest("write-error-heals", &cfg).failing(fault);
+    let mut vm = machine.start();
+    vm.wait_for("try 1 failed");
+    let (_, outcome) = vm.outcome(&wanted(&cfg), true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+}
+
+/// A sector can't be written at all: the machine stays on, tries on and says why.
+#[test]
+#[ignore = "long: the tries are further and further apart"]
+fn a_permanent_write_error_holds_the_machine_and_says_why() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let fault = Fault::Write {
+        sector: IN_THE_IMAGE,
+        times: 0,
+    };
+    let machine = armed_guest("write-error-stays", &cfg).failing(fault);
+    let mut vm = machine.start();
+    vm.wait_for("in part: leave the machine on");
+    let why = vm.wait_for(" failed: ");
+    assert!(why.contains("Input/output error"), "{why}");
+    assert!(!vm.console().contains("reboot:"), "it restarted");
+}
+
+/// The image can't be read any more in stage 2.
+#[test]
+fn a_read_error_in_the_image_brings_the_old_system_back() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let machine = armed_guest("read-error", &cfg);
+    let path = format!("{PLACE}/balena.img.gz");
+    let sectors = machine.disk().ext4_file_sectors(1, &path);
+    let sector = sectors[sectors.len() / 2];
+    let mut vm = machine.failing(Fault::Read { sector, times: 0 }).start();
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_agent();
+    assert_status(&mut vm, "Input/output error");
+}
+
+/// A slow disk takes its time, and shows how far it is.
+#[test]
+#[ignore = "long: 4 MB/s"]
+fn a_slow_disk_shows_its_progress_and_ends_well() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut vm = armed_guest("slow", &cfg).throttled(4 << 20).start();
+    for _ in 0..5 {
+        vm.wait_for(" % ");
+    }
+    let (_, outcome) = vm.outcome(&wanted(&cfg), true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+}
+
+/// Between the stages the disk is replaced by a smaller one with the same content.
+#[test]
+fn a_disk_that_shrank_is_not_overwritten() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let machine = armed(Machine::guest("shrunken").resized(LARGE), &cfg);
+    let mut vm = machine.resized(SMALL).start();
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_agent();
+    assert_status(&mut vm, "size");
+}
+
+/// The last MiB of the disk is not there, whatever the disk says of its size.
+#[test]
+#[ignore = "long: the larger disk has to be booted twice"]
+fn a_disk_that_lies_about_its_size_loses_nothing() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let end = LARGE / 512;
+    let machine = armed(Machine::guest("lying").resized(LARGE), &cfg).failing(Fault::Beyond {
+        sector: end - 2048,
+        end,
+    });
+    let (_, outcome) = machine.start().outcome(&wanted(&cfg), true);
+    assert!(
+        matches!(outcome, Outcome::Old | Outcome::ResumedToTheEnd),
+        "{outcome}"
+    );
+}
+
+/// With less and less memory stage 1 refuses sooner or later; where it does not, stage 2 ends well.
+#[test]
+#[ignore = "long: a minute for each size"]
+fn little_memory_is_refused_or_suffices() {
+    let cfg = Migratecfg::new(&OsImage::get());
+    let mut said = Vec::new();
+    for mib in [256, 208, 176, 160, 144, 128] {
+        let mut vm = Machine::guest(&format!("memory-{mib}")).memory(mib).start();
+        vm.wait_agent();
+        cfg.send_to(&mut vm);
+        let run = vm.agent(&format!("cd {PLACE} && {RUN}"));
+        let came = match run.code {
+            0 => vm
+                .shut_down()
+                .start()
+                .outcome(&wanted(&cfg), true)
+                .1
+                .to_string(),
+            3 if run.text.contains("memory") => "refused".to_owned(),
+            code => panic!("with {mib} MiB it ended with {code}: {}", run.text),
+        };
+        println!("{mib} MiB: {came}");
+        said.push((mib, came));
+    }
+    let bad = |came: &str| came.starts_with("LOST") || came.starts_with("held");
+    assert!(!said.iter().any(|(_, came)| bad(came)), "{said:?}");
+}
