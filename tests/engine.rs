@@ -12,12 +12,16 @@ use balena_migrate::backup::definition;
 use balena_migrate::engine::journal::{Begin, Journal};
 use balena_migrate::engine::{self, ApplyError, undo::undo};
 use balena_migrate::handover::{
-    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, LogLevel, Payload,
-    Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
+    DiskIdentity, Extent, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, LogLevel,
+    Payload, Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
 };
+use balena_migrate::host::CoreTools;
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
+use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::plan::Steps;
+use balena_migrate::resume::{Record, State};
 use balena_migrate::secret::Secret;
+use balena_migrate::step::core::{self, BuildCore};
 use balena_migrate::step::keep::{Content, Keep, Wanted};
 use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
 use balena_migrate::sys::Sys;
@@ -61,7 +65,14 @@ fn machine() -> tempfile::TempDir {
         false => tempfile::tempdir(),
     }
     .unwrap();
-    for folder in ["boot/grub", "etc", "var/lib", "home"] {
+    for folder in [
+        "boot/grub",
+        "etc",
+        "var/lib",
+        "home",
+        "usr/bin",
+        "usr/lib/grub/i386-pc",
+    ] {
         fs::create_dir_all(dir.path().join(folder)).unwrap();
     }
     let write = |name: &str, text: &str, mode: u32| {
@@ -76,6 +87,21 @@ fn machine() -> tempfile::TempDir {
         "#!/bin/sh\ntar -czf backup.tgz settings\n",
         0o755,
     );
+    write("boot/vmlinuz", "a kernel", 0o644);
+    // It stands in for GRUB's tools, which the test's machine may not have: a core of three sectors
+    // that says where its own rest is, and a boot sector that starts it.
+    write(
+        "usr/bin/grub-mkimage",
+        "#!/bin/sh\nhead -c 500 /dev/zero > core.img\n\
+         printf '\\002\\0\\0\\0\\0\\0\\0\\0\\002\\0\\040\\010' >> core.img\n\
+         head -c 1024 core.tar >> core.img\n",
+        0o755,
+    );
+    let mut boot_img = vec![0; 512];
+    boot_img[0x5c] = 1;
+    boot_img[0x64] = 0xff;
+    boot_img[510..].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(dir.path().join("usr/lib/grub/i386-pc/boot.img"), boot_img).unwrap();
     fs::create_dir(dir.path().join("home/settings")).unwrap();
     write("home/settings/mine", "settings", 0o600);
     write("executable", "an executable", 0o755);
@@ -169,7 +195,7 @@ fn sys_of(dir: &tempfile::TempDir) -> Sys {
     Sys::new(dir.path()).on_media(Arc::new(small_disk()))
 }
 
-fn keep() -> Step {
+fn keep() -> Keep {
     let wanted = |name: &str, content| Wanted {
         name: name.into(),
         content,
@@ -177,25 +203,37 @@ fn keep() -> Step {
     };
     let mut image = handover().payload.image;
     image.bytes = 2 * MIB;
-    Step::Keep(Box::new(Keep {
+    let mut files = core::files("/boot/vmlinuz", MIB);
+    files.push(wanted(
+        "backup",
+        Content::Copy {
+            path: "/home/backup.tgz".into(),
+            sha256: None,
+            in_place: false,
+        },
+    ));
+    Keep {
         folder: "/balena-migrate.keep".into(),
         layout: small_disk().layout(),
         disk: "vda".into(),
         disk_bytes: small_disk().bytes,
         sector_bytes: 512,
         image,
-        files: vec![
-            wanted("record", Content::Reserved { bytes: MIB }),
-            wanted(
-                "backup",
-                Content::Copy {
-                    path: "/home/backup.tgz".into(),
-                    sha256: None,
-                    in_place: false,
-                },
-            ),
-        ],
-    }))
+        files,
+    }
+}
+
+fn core() -> BuildCore {
+    BuildCore {
+        keep: keep(),
+        tools: CoreTools {
+            mkimage: "/usr/bin/grub-mkimage".into(),
+            dir: "/usr/lib/grub/i386-pc".into(),
+        },
+        arguments: vec!["console=tty0".into()],
+        initramfs: "/boot/balena-migrate.img".into(),
+        run_id: "run".into(),
+    }
 }
 
 /// One step of every kind that needs no tool of a distribution. The backup is made by the script or
@@ -204,7 +242,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
     let fs = handover().report.fs;
     let steps = vec![
         backup,
-        keep(),
+        Step::Keep(Box::new(keep())),
         Step::SealHandover {
             handover: Box::new(handover()),
             backup: Some(BackupPlace {
@@ -212,7 +250,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
                 fs,
                 path_in_fs: "/home/backup.tgz".into(),
             }),
-            core: None,
+            core: Some(Box::new(core())),
             backup_limit,
         },
         Step::BuildInitramfs {
@@ -227,6 +265,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
                 compression: Compression::None,
             }),
         },
+        Step::BuildCore(Box::new(core())),
         Step::WriteFile {
             path: "/boot/grub/custom.cfg".into(),
             content: Secret::new(format!("menuentry ours {{}}\n{OLD_CUSTOM}")),
@@ -256,6 +295,53 @@ fn begin() -> Begin {
 
 fn apply(sys: &Sys, changing: &Sys, steps: &Steps) -> Result<(), ApplyError> {
     engine::apply(sys, changing, steps, begin(), &mut |_, _| ())
+}
+
+#[test]
+fn what_resumes_the_flash_is_on_the_disk_and_the_hand_over_knows_where() {
+    let dir = machine();
+    let sys = sys_of(&dir);
+    apply(&sys, &sys, &steps(script(), 1000)).unwrap();
+    let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
+    let resume = Handover::parse(&sealed).unwrap().resume.unwrap();
+    let raw = |extents: &[Extent]| {
+        let ranges: Vec<_> = extents.iter().map(|part| part.start..part.end()).collect();
+        let mut bytes = Vec::new();
+        sys.read_raw("/dev/vda", &ranges, &mut |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })
+        .unwrap();
+        bytes
+    };
+    let record = Record::read(&raw(&[resume.record])).unwrap();
+    assert_eq!(record.run_id, "run");
+    let State::Prepared(files) = record.state else {
+        panic!("{record:?}");
+    };
+    for file in &files {
+        let bytes = raw(&file.extents);
+        let found = sha256_hex(&bytes[..file.bytes as usize]);
+        assert_eq!(found, file.sha256, "{}", file.what);
+    }
+    let [core, kernel, initramfs] = files.as_slice() else {
+        panic!("{files:?}");
+    };
+    assert_eq!(raw(&kernel.extents)[..8], *b"a kernel");
+    assert_eq!(resume.secrets, initramfs.extents);
+    // The boot code starts the core, and the core its own rest.
+    let sector = |hex: &str| u64::from_str_radix(hex, 16).unwrap().swap_bytes();
+    let place = core.extents[0].start / 512;
+    assert_eq!(sector(&resume.boot_code[2 * 0x5c..2 * 0x64]), place);
+    let core = raw(&core.extents);
+    assert_eq!(core[500..508], (place + 1).to_le_bytes());
+    // Its configuration names the sectors of the others.
+    let config = String::from_utf8_lossy(&core[512..]).into_owned();
+    let run = format!(
+        "linux ${{cmdpath}}{}+1 console=tty0",
+        kernel.extents[0].start / 512
+    );
+    assert!(config.contains(&run), "{run}\n{config}");
 }
 
 /// Counts the changes of a whole run.

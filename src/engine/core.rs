@@ -62,7 +62,7 @@ pub fn build(sys: &Sys, core: &BuildCore) -> Result<()> {
     Ok(())
 }
 
-/// Runs grub-mkimage.
+/// Runs grub-mkimage in the folder of the kept files.
 fn make_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>> {
     let folder = &core.keep.folder;
     let (archive, image) = (format!("{folder}/core.tar"), format!("{folder}/core.img"));
@@ -76,16 +76,16 @@ fn make_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>> {
         "-d",
         &core.tools.dir,
         "-m",
-        &archive,
+        "core.tar",
         "-p",
         core_image::PREFIX,
         "-o",
-        &image,
+        "core.img",
     ]
     .map(str::to_owned)
     .to_vec();
     argv.extend(crate::host::CORE_MODULES.map(str::to_owned));
-    run(sys, &argv, None)?;
+    run(sys, &argv, Some(folder))?;
     let made = sys
         .read(&image)
         .with_context(|| format!("reading {image}"))?;
