@@ -32,6 +32,7 @@ const CHECKS: &[Check] = &[
     device::disk,
     device::flash_to,
     device::write_speed,
+    device::bad_blocks,
     device::not_yet,
     image::image,
     image::device_type,

@@ -11,6 +11,7 @@
 //! [`plan`]: it knows the [`handover`] and what it measures.
 
 pub mod backup;
+pub mod bad_blocks;
 pub mod boot;
 pub mod check;
 pub mod checksums;

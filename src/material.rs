@@ -8,6 +8,7 @@ use std::io;
 use anyhow::{Context, Result};
 
 use crate::backup::{self, Prepared};
+use crate::bad_blocks;
 use crate::checksums;
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
@@ -24,6 +25,7 @@ use crate::payload::scan::{self, Scan};
 use crate::secret::Secret;
 use crate::sys::Sys;
 use crate::sys::identity::EXECUTABLE;
+use crate::sys::surface::Surface;
 
 /// What stage 1 read besides the machine itself.
 pub struct Material {
@@ -63,11 +65,14 @@ pub struct Material {
     pub flash_to: Option<String>,
     /// Bytes a second that the disk of / takes; `None` when nobody asked or it was not measured.
     pub write_speed: Option<Result<u64, String>>,
+    /// Blocks of the disk of / that can't be read; `None` when nobody asked or it was not scanned.
+    pub bad_blocks: Option<Result<bad_blocks::Scan, String>>,
 }
 
-/// Whether a write test may be made, which is a change to the disk, if a passing one.
+/// Whether the disk may be tested: by writing to it, which is a change, if a passing one, or by
+/// reading all of it, which takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteTest {
+pub enum DiskTests {
     /// When the settings ask for it.
     Allowed,
     /// Never: somebody only wants to know.
@@ -79,7 +84,7 @@ pub fn gather(
     sys: &Sys,
     config: &Config,
     host: &Host,
-    write_test: WriteTest,
+    tests: DiskTests,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Material> {
     let (mut config_json, mut config_json_findings) = read_config_json(sys, config);
@@ -131,10 +136,11 @@ pub fn gather(
             .map(|meta| meta.mode),
         log_drive: resolve(sys, &config.log_drive.value),
         flash_to: resolve(sys, &config.flash_to.value),
-        write_speed: match write_test {
-            WriteTest::Allowed => measure_write_speed(sys, config, host),
-            WriteTest::Never => None,
+        write_speed: match tests {
+            DiskTests::Allowed => measure_write_speed(sys, config, host),
+            DiskTests::Never => None,
         },
+        bad_blocks: None,
     })
 }
 
@@ -276,6 +282,25 @@ fn keep_name(
         return None;
     }
     hostname::keep(json, name).then(|| name.clone())
+}
+
+/// Scans the disk of / for bad blocks, when there is a limit to them. `progress` gets the bytes that
+/// are done and those in all.
+pub fn scan_for_bad_blocks(
+    sys: &Sys,
+    config: &Config,
+    host: &Host,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Option<Result<bad_blocks::Scan, String>> {
+    let limit = config.max_badblocks.value?;
+    let disk = host.root_disk()?;
+    // The kernel writes `cciss!c0d0` for what is /dev/cciss/c0d0.
+    let node = format!("/dev/{}", disk.name.replace('!', "/"));
+    let mut scan = || {
+        let mut surface = Surface::open(sys, &node, bad_blocks::PIECE as usize)?;
+        bad_blocks::scan(&mut surface, u64::from(disk.sector_bytes), limit, progress)
+    };
+    Some(scan().map_err(|error| format!("reading {node}: {error}")))
 }
 
 /// Measures the disk of / by a folder on it, when there is a limit to its speed.

@@ -8,11 +8,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use balena_migrate::bad_blocks;
 use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Overrides};
 use balena_migrate::finding::{Finding, Severity};
 use balena_migrate::host::Host;
-use balena_migrate::material::{self, WriteTest};
+use balena_migrate::material::{self, DiskTests};
 use balena_migrate::sys::Sys;
 
 /// A row: what it is, settings, files of /mig, and all that is said of them.
@@ -186,10 +187,9 @@ const WRONG: &[Row] = &[
     ),
     (
         "what this version can't do",
-        "MAX_BADBLOCKS=1%\nGRUB_INSTALL=TRUE",
+        "GRUB_INSTALL=TRUE",
         &[],
         &[
-            "MAX_BADBLOCKS asks for a scan of the disk, which this version does not make; leave it out, and run `badblocks -sv` on the disk before",
             "GRUB_INSTALL=TRUE asks to install GRUB in the new system, which this version can't; leave it out: images of balenaOS 2.26 and later have their boot loader inside",
         ],
     ),
@@ -268,12 +268,12 @@ fn snapshot(folder: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
 
 /// All that is said of the files.
 fn said(settings: &str, files: &[(&str, &str)]) -> Vec<String> {
-    let found = found(settings, files, WriteTest::Never);
+    let found = found(settings, files, DiskTests::Never);
     found.iter().map(ToString::to_string).collect()
 }
 
 /// All that is found; nothing may change.
-fn found(settings: &str, files: &[(&str, &str)], write_test: WriteTest) -> Vec<Finding> {
+fn found(settings: &str, files: &[(&str, &str)], tests: DiskTests) -> Vec<Finding> {
     let root = tempfile::tempdir().expect("making a folder");
     write(root.path(), "proc/self/exe", b"the program");
     for (name, text) in files {
@@ -293,7 +293,7 @@ fn found(settings: &str, files: &[(&str, &str)], write_test: WriteTest) -> Vec<F
         serde_json::from_str(include_str!("hosts/debian-12-bios.json")).expect("it is a snapshot");
     host.network.clear();
     let sys = Sys::new(root.path());
-    let material = material::gather(&sys, &config, &host, write_test, &mut |_| ())
+    let material = material::gather(&sys, &config, &host, tests, &mut |_| ())
         .expect("nothing is wrong with this machine");
     let subject = Subject {
         config: &config,
@@ -337,14 +337,14 @@ fn what_is_wrong_in_config_json_is_said_and_nothing_changes() {
 #[test]
 fn the_speed_of_the_disk_is_measured_only_when_asked_for_and_leaves_nothing() {
     let files = &[("office", "")];
-    let codes = |settings: &str, write_test| -> Vec<(&str, Severity)> {
-        let found = found(settings, files, write_test);
+    let codes = |settings: &str, tests| -> Vec<(&str, Severity)> {
+        let found = found(settings, files, tests);
         found
             .iter()
             .map(|found| (found.code, found.severity))
             .collect()
     };
-    let allowed = WriteTest::Allowed;
+    let allowed = DiskTests::Allowed;
     assert_eq!(
         codes("MIN_WRITE_SPEED=999999999", allowed),
         [("write-speed", Severity::Error)]
@@ -354,5 +354,86 @@ fn the_speed_of_the_disk_is_measured_only_when_asked_for_and_leaves_nothing() {
         [("write-speed", Severity::Warning)]
     );
     assert_eq!(codes("MIN_WRITE_SPEED=1", allowed), []);
-    assert_eq!(codes("MIN_WRITE_SPEED=999999999", WriteTest::Never), []);
+    assert_eq!(codes("MIN_WRITE_SPEED=999999999", DiskTests::Never), []);
+}
+
+/// The disk of / in the snapshot, as a file that is good.
+#[test]
+fn the_disk_is_scanned_only_when_asked_for_and_what_is_found_is_said() {
+    let root = tempfile::tempdir().expect("making a folder");
+    let sys = Sys::new(root.path());
+    let host: Host =
+        serde_json::from_str(include_str!("hosts/debian-12-bios.json")).expect("it is a snapshot");
+    let config = |settings: &str| {
+        let text = format!("IMAGE_NAME=x\n{settings}\n");
+        config::merge("c", &text, "/mig", &Overrides::default()).expect("it is right")
+    };
+    let mut seen = Vec::new();
+    let mut scan = |settings: &str| {
+        material::scan_for_bad_blocks(&sys, &config(settings), &host, &mut |done, total| {
+            seen.push((done, total));
+        })
+    };
+    let error = scan("MAX_BADBLOCKS=0").expect("it was asked for");
+    let error = error.expect_err("there is no disk");
+    assert!(
+        error.starts_with("reading /dev/vda: No such file"),
+        "{error}"
+    );
+    write(root.path(), "dev/vda", &vec![7; 3 << 20]);
+    assert_eq!(scan(""), None);
+    let found = scan("MAX_BADBLOCKS=50%").expect("it was asked for");
+    let found = found.expect("the disk is there");
+    assert_eq!((found.bad, found.limit), (0, 1536));
+    assert_eq!(seen.last(), Some(&(3 << 20, 3 << 20)));
+}
+
+#[test]
+fn bad_blocks_are_an_error_only_above_the_limit() {
+    let text =
+        "IMAGE_NAME=x MAX_BADBLOCKS=1% REQUIRE_NMGR_FILE=FALSE BALENA_API_HOST= BALENA_VPN_HOST=\n";
+    let config = config::merge("c", text, "/mig", &Overrides::default()).expect("it is right");
+    let host: Host =
+        serde_json::from_str(include_str!("hosts/debian-12-bios.json")).expect("it is a snapshot");
+    let root = tempfile::tempdir().expect("making a folder");
+    write(root.path(), "proc/self/exe", b"the program");
+    let sys = Sys::new(root.path());
+    let mut material = material::gather(&sys, &config, &host, DiskTests::Never, &mut |_| ())
+        .expect("nothing is wrong with this machine");
+    let mut said = |bad: u64| {
+        material.bad_blocks = Some(Ok(bad_blocks::Scan {
+            bad,
+            first: (12..12 + bad).take(5).collect(),
+            limit: 6,
+        }));
+        let found = check::device::bad_blocks(&Subject {
+            config: &config,
+            host: &host,
+            material: &material,
+        });
+        let found = found.into_iter();
+        let found: Vec<_> = found
+            .map(|found| (found.severity, found.to_string()))
+            .collect();
+        found
+    };
+    assert_eq!(said(0), []);
+    assert_eq!(
+        said(2),
+        [(
+            Severity::Warning,
+            "the disk vda has 2 bad blocks, no more than MAX_BADBLOCKS=1%: block 12, 13; replace the \
+             disk if you can: where some blocks are bad, more will be"
+                .to_owned()
+        )]
+    );
+    assert_eq!(
+        said(7),
+        [(
+            Severity::Error,
+            "the disk vda has 7 bad blocks or more, MAX_BADBLOCKS=1% lets 6 pass: block 12, 13, 14, \
+             15, 16 …; replace the disk: the new system would be on it"
+                .to_owned()
+        )]
+    );
 }

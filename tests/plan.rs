@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use balena_migrate::backup::{Prepared, definition};
+use balena_migrate::bad_blocks;
 use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
 use balena_migrate::finding::{Finding, stops};
@@ -106,6 +107,7 @@ fn case(host: &str) -> Case {
             connect_findings: Vec::new(),
             flash_to: None,
             write_speed: None,
+            bad_blocks: None,
             image: Ok(scan()),
             checksum_findings: Vec::new(),
             config_json_findings: json.findings.clone(),
@@ -708,9 +710,29 @@ const WRONG: &[Row] = &[
         &["write-speed"],
     ),
     (
-        "a scan for bad blocks",
-        |c| c.set("MAX_BADBLOCKS=0\n"),
+        "a disk with a bad block, and none may be",
+        |c| c.scanned("0", Ok((1, 0))),
         &["bad-blocks"],
+    ),
+    (
+        "a disk with some bad blocks that may be",
+        |c| c.scanned("1%", Ok((7, 20))),
+        &["bad-blocks"],
+    ),
+    (
+        "a disk without bad blocks",
+        |c| c.scanned("0", Ok((0, 0))),
+        &[],
+    ),
+    (
+        "a disk that could not be scanned",
+        |c| c.scanned("0", Err("it is gone".into())),
+        &["bad-blocks"],
+    ),
+    (
+        "a disk that was not scanned",
+        |c| c.set("MAX_BADBLOCKS=0\n"),
+        &[],
     ),
     (
         "GRUB in the new system",
@@ -757,6 +779,16 @@ impl Case {
     /// Adds settings to the configuration.
     fn set(&mut self, text: &str) {
         self.config = config(&format!("{CONFIG}{text}"));
+    }
+
+    /// MAX_BADBLOCKS, and what the scan found: bad blocks, and how many there may be.
+    fn scanned(&mut self, limit: &str, found: Result<(u64, u64), String>) {
+        self.set(&format!("MAX_BADBLOCKS={limit}\n"));
+        self.material.bad_blocks = Some(found.map(|(bad, limit)| bad_blocks::Scan {
+            bad,
+            first: (0..bad).collect(),
+            limit,
+        }));
     }
 
     /// A file of COPY_NMGR_FILES.

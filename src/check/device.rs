@@ -163,16 +163,47 @@ pub fn write_speed(subject: &Subject) -> Vec<Finding> {
         .collect()
 }
 
+/// The disk can be read, but for as many blocks as the user lets pass.
+pub fn bad_blocks(subject: &Subject) -> Vec<Finding> {
+    let (Some(limit), Some(scan)) = (
+        subject.config.max_badblocks.value,
+        &subject.material.bad_blocks,
+    ) else {
+        return Vec::new();
+    };
+    let disk = subject.host.root_disk().map_or("", |disk| &disk.name);
+    match scan {
+        Err(reason) => vec![Finding::error(
+            "bad-blocks",
+            format!("the disk {disk} could not be scanned for bad blocks: {reason}"),
+            "look at the kernel's log for what is wrong, or leave MAX_BADBLOCKS out",
+        )],
+        Ok(scan) if scan.is_over_limit() => vec![Finding::error(
+            "bad-blocks",
+            format!(
+                "the disk {disk} has {} bad blocks or more, MAX_BADBLOCKS={limit} lets {} pass: {}",
+                scan.bad,
+                scan.limit,
+                scan.places()
+            ),
+            "replace the disk: the new system would be on it",
+        )],
+        Ok(scan) if scan.bad > 0 => vec![Finding::warning(
+            "bad-blocks",
+            format!(
+                "the disk {disk} has {} bad blocks, no more than MAX_BADBLOCKS={limit}: {}",
+                scan.bad,
+                scan.places()
+            ),
+            "replace the disk if you can: where some blocks are bad, more will be",
+        )],
+        Ok(_) => Vec::new(),
+    }
+}
+
 /// What was asked for and this version can't do: doing less in silence would be worse.
 pub fn not_yet(subject: &Subject) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if subject.config.max_badblocks.value.is_some() {
-        findings.push(Finding::error(
-            "bad-blocks",
-            "MAX_BADBLOCKS asks for a scan of the disk, which this version does not make",
-            "leave it out, and run `badblocks -sv` on the disk before",
-        ));
-    }
     if *subject.config.grub_install {
         findings.push(Finding::error(
             "grub-install",

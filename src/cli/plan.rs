@@ -9,7 +9,7 @@ use crate::check::{self, Subject};
 use crate::config::{self, Config};
 use crate::finding::{self, Finding};
 use crate::host::{self, Host};
-use crate::material::{self, Material, WriteTest};
+use crate::material::{self, DiskTests, Material};
 use crate::plan::{self, Plan, text};
 use crate::sys::Sys;
 
@@ -24,7 +24,7 @@ pub struct Looked {
 
 /// `balena-migrate plan`.
 pub fn plan(sys: &Sys, options: &Options, as_json: bool) -> Result<Exit, Failure> {
-    let looked = look(sys, options, WriteTest::Never)?;
+    let looked = look(sys, options, DiskTests::Never)?;
     if as_json {
         let value = match &looked.plan {
             Some(plan) => text::json(plan, &looked.findings),
@@ -41,16 +41,25 @@ pub fn plan(sys: &Sys, options: &Options, as_json: bool) -> Result<Exit, Failure
 }
 
 /// Reads configuration, machine and files, checks, and plans.
-pub fn look(sys: &Sys, options: &Options, write_test: WriteTest) -> Result<Looked, Failure> {
+pub fn look(sys: &Sys, options: &Options, tests: DiskTests) -> Result<Looked, Failure> {
     let config = load(sys, options)?;
     let host = host::collect::collect(sys).context("looking at this machine")?;
-    let material = gather(sys, &config, &host, write_test)?;
+    let mut material = gather(sys, &config, &host, tests)?;
+    let mut findings = findings(&config, &host, &material);
+    // Hours of reading are for nothing if something else stops it anyway.
+    if tests == DiskTests::Allowed && !finding::stops(&findings) {
+        let mut progress = screen::Progress::new("looking for bad blocks");
+        material.bad_blocks =
+            material::scan_for_bad_blocks(sys, &config, &host, &mut |done, total| {
+                progress.at(done, Some(total));
+            });
+        findings = self::findings(&config, &host, &material);
+    }
     let subject = Subject {
         config: &config,
         host: &host,
         material: &material,
     };
-    let findings = check::all(&subject);
     let run_id = random_id(sys)?;
     let plan = (!finding::stops(&findings)).then(|| plan::plan(&subject, &run_id));
     Ok(Looked {
@@ -58,6 +67,14 @@ pub fn look(sys: &Sys, options: &Options, write_test: WriteTest) -> Result<Looke
         findings,
         plan,
         run_id,
+    })
+}
+
+fn findings(config: &Config, host: &Host, material: &Material) -> Vec<Finding> {
+    check::all(&Subject {
+        config,
+        host,
+        material,
     })
 }
 
@@ -78,22 +95,11 @@ pub(super) fn load(sys: &Sys, options: &Options) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn gather(
-    sys: &Sys,
-    config: &Config,
-    host: &Host,
-    write_test: WriteTest,
-) -> Result<Material, Failure> {
+fn gather(sys: &Sys, config: &Config, host: &Host, tests: DiskTests) -> Result<Material, Failure> {
     let mut progress = screen::Progress::new("reading the image");
-    Ok(material::gather(
-        sys,
-        config,
-        host,
-        write_test,
-        &mut |bytes| {
-            progress.at(bytes);
-        },
-    )?)
+    Ok(material::gather(sys, config, host, tests, &mut |bytes| {
+        progress.at(bytes, None);
+    })?)
 }
 
 /// A name for this run, from the kernel.

@@ -9,7 +9,7 @@ use super::{Exit, Failure, Options, lock, screen, status, undo};
 use crate::config::Config;
 use crate::engine::journal::{Begin, Journal};
 use crate::engine::{self, ApplyError};
-use crate::material::WriteTest;
+use crate::material::DiskTests;
 use crate::plan::Plan;
 use crate::sys::Sys;
 use crate::sys::identity::EXECUTABLE;
@@ -21,7 +21,7 @@ pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
     if let Some(exit) = settle_earlier_run(sys)? {
         return Ok(exit);
     }
-    let looked = look(sys, options, WriteTest::Allowed)?;
+    let looked = look(sys, options, DiskTests::Allowed)?;
     show(&looked)?;
     let Some(plan) = &looked.plan else {
         return Ok(Exit::Refused);

@@ -59,16 +59,14 @@ impl Progress {
         }
     }
 
-    /// Tells that `bytes` are done.
-    pub fn at(&mut self, bytes: u64) {
+    /// Tells that `bytes` are done, of `total` where that is known.
+    pub fn at(&mut self, bytes: u64, total: Option<u64>) {
         let pause = Duration::from_millis(if self.redraws { 200 } else { 10_000 });
         if self.last.elapsed() < pause {
             return;
         }
         self.last = Instant::now();
-        let seconds = self.started.elapsed().as_secs_f64();
-        let mib = bytes as f64 / f64::from(1 << 20);
-        let line = format!("{}: {mib:.0} MiB, {:.0} MiB/s", self.what, mib / seconds);
+        let line = how_far(self.what, bytes, total, self.started.elapsed());
         if self.redraws {
             eprint!("\r{line}\x1b[K");
         } else {
@@ -77,10 +75,39 @@ impl Progress {
     }
 }
 
+/// How much is done, how fast, and how long it still takes.
+fn how_far(what: &str, bytes: u64, total: Option<u64>, time: Duration) -> String {
+    let seconds = time.as_secs_f64().max(0.001);
+    let mib = bytes as f64 / f64::from(1 << 20);
+    let speed = mib / seconds;
+    let Some(total) = total.filter(|_| bytes > 0) else {
+        return format!("{what}: {mib:.0} MiB, {speed:.0} MiB/s");
+    };
+    let percent = bytes.saturating_mul(100) / total.max(1);
+    let left = (seconds * total.saturating_sub(bytes) as f64 / bytes as f64) as u64;
+    let (hours, minutes, seconds) = (left / 3600, left / 60 % 60, left % 60);
+    format!("{what}: {percent:3} %, {speed:.0} MiB/s, {hours}:{minutes:02}:{seconds:02} left")
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.redraws {
             eprint!("\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_how_long_it_still_takes_where_that_is_known() {
+        let line = |total| how_far("reading", 3 << 30, total, Duration::from_secs(60));
+        assert_eq!(line(None), "reading: 3072 MiB, 51 MiB/s");
+        assert_eq!(
+            line(Some(300 << 30)),
+            "reading:   1 %, 51 MiB/s, 1:39:00 left"
+        );
     }
 }

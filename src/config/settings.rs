@@ -158,7 +158,10 @@ settings! {
     WARN_WRITE_SPEED warn_write_speed: Option<Speed> = "", None,
         "Warn of a disk that writes slower.";
     MAX_BADBLOCKS max_badblocks: Option<BadBlocks> = "", Some("--bad-blocks"),
-        "Refuse a disk with more bad blocks. This version has no scan for them: a value is refused.";
+        "Refuse a disk with more bad blocks of 1024 bytes, by number or by percentage of all its blocks; \
+         0 refuses any. `run` reads all of the disk for it once the other checks found no error, which \
+         takes as long as it takes to read the disk, and stops when there are too many; nothing is \
+         written. `plan` does not scan.";
     LOG_DRIVE log_drive: Option<DeviceFile> = "", Some("--log-to"),
         "A partition on another disk, such as a USB stick, that gets the log of stage 2.";
     LOG_FS_TYPE log_fs_type: FsType = "ext4", None,

@@ -129,14 +129,14 @@ impl Media for Kernel {
 }
 
 /// Memory that starts at a page, as O_DIRECT wants it.
-struct PageAligned {
+pub(super) struct PageAligned {
     memory: Vec<u8>,
     start: usize,
     len: usize,
 }
 
 impl PageAligned {
-    fn new(len: usize) -> PageAligned {
+    pub(super) fn new(len: usize) -> PageAligned {
         /// No sector is larger.
         const ALIGNMENT: usize = 4096;
         let memory = vec![0; len + ALIGNMENT];
@@ -144,7 +144,7 @@ impl PageAligned {
         PageAligned { memory, start, len }
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + self.len]
     }
 }

@@ -18,6 +18,7 @@ pub mod net;
 pub mod partition;
 pub mod power;
 pub mod speed;
+pub mod surface;
 pub mod tree;
 
 pub use files::Sys;

@@ -1,5 +1,7 @@
 //! Kinds of value that set a limit: write speed, bad blocks, seconds.
 
+use std::fmt;
+
 use super::{Kind, Refusal, number, refuse};
 
 /// How fast a disk writes, in kB of 1024 bytes a second.
@@ -27,6 +29,25 @@ pub enum BadBlocks {
     Blocks(u64),
     /// So many of a hundred.
     Percent(u64),
+}
+
+impl BadBlocks {
+    /// How many of `blocks` blocks.
+    pub fn of(self, blocks: u64) -> u64 {
+        match self {
+            BadBlocks::Blocks(limit) => limit,
+            BadBlocks::Percent(percent) => (u128::from(blocks) * u128::from(percent) / 100) as u64,
+        }
+    }
+}
+
+impl fmt::Display for BadBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadBlocks::Blocks(limit) => write!(f, "{limit}"),
+            BadBlocks::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
 }
 
 impl Kind for BadBlocks {
