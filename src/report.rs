@@ -12,6 +12,9 @@ pub const LOG_FILE: &str = "stage2.log";
 /// In a line of the log, what comes before a message of the kernel that tells of a disk in trouble.
 pub const KERNEL_MARK: &str = "kernel: ";
 
+/// In the log, the line before all that the kernel said.
+pub const KERNEL_LOG: &str = "-- the kernel's log --";
+
 /// The report of stage 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {

@@ -70,11 +70,16 @@ fn interrupted() -> String {
 
 /// The machine was armed in an earlier boot, and this is the old system again.
 fn after_reboot(sys: &Sys, begin: &Begin) -> Result<String, Failure> {
+    let log = format!("{DIR}/{}", report::LOG_FILE);
     let mut text = match read_report(sys, begin)? {
-        Some(report) => in_words(&report),
+        Some(report) => {
+            let mut text = in_words(&report);
+            text.push_str(&when(sys, &report));
+            text.push_str(&disk_errors(&sys.read(&log).unwrap_or_default()));
+            text
+        }
         None => without_report(sys, begin),
     };
-    let log = format!("{DIR}/{}", report::LOG_FILE);
     if sys.exists(&log) {
         text.push_str(&format!("The log of stage 2 is {log}\n"));
     }
@@ -97,6 +102,47 @@ fn read_report(sys: &Sys, begin: &Begin) -> Result<Option<Report>, Failure> {
     let report: Report =
         serde_json::from_slice(&bytes).with_context(|| format!("reading {path}"))?;
     Ok(Some(report).filter(|report| report.run_id == begin.run_id))
+}
+
+/// When stage 2 left its report, by the clock that it had: some machines have none without a network.
+fn when(sys: &Sys, report: &Report) -> String {
+    /// 2020: no machine ran this before.
+    const CREDIBLE: i64 = 1_577_836_800;
+    let written = sys.modified(&format!("{DIR}/{}", report::FILE)).ok();
+    let time = written.and_then(|time| jiff::Timestamp::try_from(time).ok());
+    match time.filter(|time| time.as_second() >= CREDIBLE) {
+        Some(time) => format!(
+            "That was at {}, {:.0} seconds after it was started.\n",
+            time.strftime("%Y-%m-%d %H:%M:%S UTC"),
+            report.seconds
+        ),
+        None => format!(
+            "That was {:.0} seconds after it was started.\n",
+            report.seconds
+        ),
+    }
+}
+
+/// What the kernel said of disks in trouble, from the log of stage 2.
+fn disk_errors(log: &[u8]) -> String {
+    /// More are in the log.
+    const SHOWN: usize = 10;
+    let log = String::from_utf8_lossy(log);
+    let steps = log.lines().take_while(|line| *line != report::KERNEL_LOG);
+    let errors: Vec<&str> = steps
+        .filter_map(|line| line.split_once("] ")?.1.strip_prefix(report::KERNEL_MARK))
+        .collect();
+    let mut text = String::new();
+    if !errors.is_empty() {
+        text.push_str("In stage 2 the kernel told of disks in trouble:\n");
+    }
+    for error in errors.iter().take(SHOWN) {
+        text.push_str(&format!("  {error}\n"));
+    }
+    if errors.len() > SHOWN {
+        text.push_str(&format!("  and {} more\n", errors.len() - SHOWN));
+    }
+    text
 }
 
 fn in_words(report: &Report) -> String {
@@ -139,5 +185,85 @@ fn without_report(sys: &Sys, begin: &Begin) -> String {
                   the console or at LOG_DRIVE. The old system is whole.\n"
                 .to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn begin() -> Begin {
+        Begin {
+            run_id: "run-1".to_owned(),
+            home: "/mig".to_owned(),
+            boot_id: "boot-1".to_owned(),
+            grubenv: None,
+        }
+    }
+
+    /// What is said of a report that was written `seconds` after 1970.
+    fn said(outcome: Outcome, log: &str, seconds: u64) -> String {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join(&DIR[1..]);
+        std::fs::create_dir_all(&folder).unwrap();
+        let report = Report {
+            run_id: "run-1".to_owned(),
+            outcome,
+            seconds: 42.3,
+        };
+        let path = folder.join(report::FILE);
+        std::fs::write(&path, serde_json::to_vec(&report).unwrap()).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(time).unwrap();
+        std::fs::write(folder.join(report::LOG_FILE), log).unwrap();
+        after_reboot(&Sys::new(root.path()), &begin())
+            .map_err(|failure| failure.1)
+            .unwrap()
+    }
+
+    fn stopped() -> Outcome {
+        Outcome::Stopped {
+            phase: "secure".to_owned(),
+            code: "payload-hash".to_owned(),
+            reason: "the image is another one. Get it anew.".to_owned(),
+        }
+    }
+
+    const LOG: &str = "[     1.0] == secure: verifying\n\
+        [     1.5] kernel: [    7.200000] I/O error, dev sda, sector 9\n\
+        [     2.0] == secure: failed after 1.0 s\n\
+        \n-- the kernel's log --\n\
+        [    8.000000] kernel: not said by stage 2\n";
+
+    #[test]
+    fn a_stop_is_told_with_its_reason_its_time_and_what_the_kernel_said() {
+        assert_eq!(
+            said(stopped(), LOG, 1_784_000_000),
+            "Stage 2 stopped in the phase \"secure\", before anything was written. The old system is \
+             whole.\npayload-hash: the image is another one. Get it anew.\n\
+             That was at 2026-07-14 03:33:20 UTC, 42 seconds after it was started.\n\
+             In stage 2 the kernel told of disks in trouble:\n  \
+             [    7.200000] I/O error, dev sda, sector 9\n\
+             The log of stage 2 is /var/lib/balena-migrate/stage2.log\n\
+             `balena-migrate undo` removes what is left of the run.\n"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_not_believed() {
+        let said = said(Outcome::Pretended, "", 1000);
+        assert!(said.contains("That was 42 seconds after"), "{said}");
+        assert!(!said.contains("trouble"), "{said}");
+    }
+
+    #[test]
+    fn a_dying_disk_does_not_fill_the_page() {
+        let log = "[     1.5] kernel: [    7.2] I/O error\n".repeat(25);
+        let said = said(stopped(), &log, 0);
+        assert_eq!(said.matches("I/O error").count(), 10, "{said}");
+        assert!(said.contains("  and 15 more\n"), "{said}");
     }
 }

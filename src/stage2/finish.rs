@@ -12,6 +12,7 @@ use super::find;
 use super::hold::hold;
 use super::image;
 use super::let_go;
+use super::log::end_of;
 use super::machine::{Access, Disk, Mounted, Partition, Section};
 use super::overwrite::Flashed;
 use super::rearm::Rearmed;
@@ -24,8 +25,12 @@ use crate::sys::Sys;
 /// Where the supervisor of balenaOS looks for a backup, on resin-data.
 const BACKUP: &str = "/backup.tgz";
 
-/// The log of the migration, on resin-data.
+/// The log of the migration, on resin-data; its end is on resin-boot too, which any machine can
+/// read.
 const LOG: &str = "/migrate.log";
+
+/// Bytes of the log on resin-boot, and at most half of what is free there.
+const LOG_ON_BOOT: u64 = 256 << 10;
 
 /// Tries before the image is written anew: the file systems may be damaged.
 const TRIES: u32 = 3;
@@ -71,7 +76,8 @@ fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
     let log = work.log.text();
 
     let mounted = mount(work, &boot, &image.boot, true)?;
-    let written = install(work, &mounted.files(), Target::Boot);
+    let written = install(work, &mounted.files(), Target::Boot)
+        .map(|()| put_end_of_log(work, &mounted.files(), &log));
     close(mounted, &image.boot, written)?;
     let mounted = mount(work, &data, &image.data, true)?;
     let written = install(work, &mounted.files(), Target::Data)
@@ -201,6 +207,16 @@ fn install(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A failure is only said: the whole log is on resin-data.
+fn put_end_of_log(work: &Work, sys: &Sys, log: &[u8]) {
+    let free = sys.statvfs("/").map_or(0, |space| space.free);
+    let most = LOG_ON_BOOT.min(free / 2) as usize;
+    if let Err(error) = sys.write_whole(LOG, end_of(log, most), 0o644, None) {
+        work.log
+            .tell(format!("leaving the log on resin-boot: {error}"));
+    }
 }
 
 fn put(sys: &Sys, path: &str, content: &[u8], mode: u32) -> anyhow::Result<()> {

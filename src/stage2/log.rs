@@ -296,6 +296,15 @@ fn missing_from<'a>(there: &[u8], text: &'a [u8]) -> &'a [u8] {
     &text[known.unwrap_or(0)..]
 }
 
+/// The last whole lines of `text` that are no more than `most` bytes.
+pub fn end_of(text: &[u8], most: usize) -> &[u8] {
+    let Some(cut) = text.len().checked_sub(most + 1) else {
+        return text;
+    };
+    let line = text[cut..].iter().position(|byte| *byte == b'\n');
+    line.map_or(&[], |at| &text[cut + at + 1..])
+}
+
 /// A duration as people read it.
 pub fn seconds(time: Duration) -> String {
     match time.as_secs() {
@@ -307,6 +316,17 @@ pub fn seconds(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_whole_lines() {
+        let end = |most| end_of(b"one\ntwo\nthree\n", most);
+        assert_eq!(end(14), b"one\ntwo\nthree\n");
+        assert_eq!(end(13), b"two\nthree\n");
+        assert_eq!(end(10), b"two\nthree\n");
+        assert_eq!(end(9), b"three\n");
+        assert_eq!(end(5), b"");
+        assert_eq!(end(0), b"");
+    }
 
     #[test]
     fn only_what_a_drive_does_not_have_is_copied_to_it() {

@@ -95,7 +95,7 @@ fn try_report(work: &Work, disk: Option<&Disk>, outcome: Outcome) -> anyhow::Res
     };
     let mut log = work.log.text();
     if let Ok(kernel) = work.machine.kernel_log() {
-        log.extend_from_slice(b"\n-- the kernel's log --\n");
+        log.extend_from_slice(format!("\n{}\n", report::KERNEL_LOG).as_bytes());
         for message in kernel {
             log.extend_from_slice(format!("{message}\n").as_bytes());
         }

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -189,6 +190,11 @@ impl Sys {
             is_dir: meta.is_dir(),
             is_file: meta.is_file(),
         })
+    }
+
+    /// When the file at `path` was written last; links are followed.
+    pub fn modified(&self, path: &str) -> io::Result<SystemTime> {
+        fs::metadata(self.real(path))?.modified()
     }
 
     /// Space on the file system that holds `path`.

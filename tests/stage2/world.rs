@@ -218,6 +218,7 @@ impl World {
         let at = |(start, len): (u64, u64)| &disk[start as usize..(start + len) as usize];
         unpack(at(BOOT), "vfat", files.path());
         assert_eq!(read("os-release"), b"ID=balena-os\n");
+        let on_boot = read("migrate.log");
         assert_eq!(read("config.json"), CONFIG_JSON);
         assert_eq!(read("system-connections/wifi"), WIFI);
         unpack(at(DATA), "ext4", files.path());
@@ -225,6 +226,7 @@ impl World {
         assert!(read("backup.tgz") == noise(100_000, 11));
         let log = String::from_utf8(read("migrate.log")).unwrap();
         assert!(log.contains("overwrite: done"), "{log}");
+        assert_eq!(String::from_utf8(on_boot).unwrap(), log);
     }
 
     pub fn disk(&self) -> Vec<u8> {
