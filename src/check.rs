@@ -37,6 +37,7 @@ const CHECKS: &[Check] = &[
     image::image,
     image::device_type,
     image::boot_room,
+    image::data_room,
     files::checksums,
     files::config_json,
     files::home_dir,

@@ -154,6 +154,8 @@ fn the_image_is_not_read_again() {
         image_sha256: String::new(),
         table: TableIdentity::Mbr("00000000".into()),
         partitions: Vec::new(),
+        partitions_end: 0,
+        data_space: None,
         partition_names: Vec::new(),
         boot: BootFiles::default(),
     };

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use balena_migrate::backup::definition;
 use balena_migrate::engine::journal::{Begin, Journal};
 use balena_migrate::engine::{self, ApplyError, undo::undo};
+use balena_migrate::ext_space::ExtSpace;
+use balena_migrate::growth::DataPlace;
 use balena_migrate::handover::{
     DiskIdentity, Extent, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, LogLevel,
     Payload, Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
@@ -18,6 +20,7 @@ use balena_migrate::handover::{
 use balena_migrate::host::CoreTools;
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
 use balena_migrate::payload::digest::sha256_hex;
+use balena_migrate::payload::scan::{BootFiles, Scan};
 use balena_migrate::plan::Steps;
 use balena_migrate::resume::{Record, State};
 use balena_migrate::secret::Secret;
@@ -236,6 +239,27 @@ fn core() -> BuildCore {
     }
 }
 
+/// resin-data of the image, in which the file system says what `space` does.
+fn data(space: Option<ExtSpace>) -> DataPlace {
+    let handover = handover();
+    let scan = Scan {
+        format: handover.payload.format,
+        file_bytes: 0,
+        file_sha256: String::new(),
+        file_md5: None,
+        unpack_memory: 0,
+        image_bytes: handover.payload.image.bytes,
+        image_sha256: String::new(),
+        table: handover.disk.table.clone(),
+        partitions: vec![handover.payload.image.data],
+        partitions_end: 0,
+        data_space: space,
+        partition_names: Vec::new(),
+        boot: BootFiles::default(),
+    };
+    DataPlace::of(&scan, 1 << 30).unwrap()
+}
+
 /// One step of every kind that needs no tool of a distribution. The backup is made by the script or
 /// by us.
 fn steps(backup: Step, backup_limit: u64) -> Steps {
@@ -252,6 +276,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
             }),
             core: Some(Box::new(core())),
             backup_limit,
+            data: Box::new(data(None)),
         },
         Step::BuildInitramfs {
             path: "/boot/balena-migrate.img".into(),
@@ -369,6 +394,46 @@ fn breaks_at(at: usize, for_good: bool) -> Gate {
             false => Ok(()),
         }
     })
+}
+
+#[test]
+fn the_backup_that_was_made_says_where_resin_data_ends() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(6 << 20).unwrap();
+    let mkfs = std::process::Command::new("/usr/sbin/mkfs.ext4")
+        .args(["-q", "-F"])
+        .arg(file.path())
+        .status();
+    assert!(mkfs.expect("starting mkfs.ext4").success());
+    let space = ExtSpace::read(&fs::read(file.path()).unwrap());
+    for (backup, end) in [(1000, None), (9 << 20, Some(16 << 20)), (1 << 30, None)] {
+        let dir = machine();
+        let place = dir.path().join("home/backup.tgz");
+        fs::File::create(place).unwrap().set_len(backup).unwrap();
+        let sys = sys_of(&dir);
+        let mut steps = steps(script(), u64::MAX);
+        steps
+            .steps
+            .retain(|step| matches!(step, Step::SealHandover { .. }));
+        let Step::SealHandover {
+            data: place, core, ..
+        } = &mut steps.steps[0]
+        else {
+            unreachable!();
+        };
+        *core = None;
+        **place = data(space);
+        let applied = apply(&sys, &sys, &steps);
+        if backup == 1 << 30 {
+            let why = format!("{:#}", anyhow::Error::from(applied.unwrap_err()));
+            assert!(why.contains("the disk has no more"), "{why}");
+            continue;
+        }
+        applied.unwrap();
+        let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
+        let sealed = Handover::parse(&sealed).unwrap();
+        assert_eq!(sealed.payload.image.data_end, end);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use balena_migrate::backup::{Prepared, definition};
 use balena_migrate::bad_blocks;
 use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
+use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::finding::{Finding, stops};
 use balena_migrate::handover::{Format, Handover, ImagePartition, TableIdentity};
 use balena_migrate::host::{CustomCfg, FileSystem, Host};
@@ -80,6 +81,8 @@ fn scan() -> Scan {
             part(5, "resin-state", "ext4", 108, 10),
             part(6, "resin-data", "ext4", 120, 60),
         ],
+        partitions_end: 180 << 20,
+        data_space: None,
         partition_names: Vec::new(),
         boot: BootFiles {
             names: vec!["balena-image".into()],
@@ -400,6 +403,18 @@ fn is_for(case: &mut Case, slug: &str) {
     boot.device_type.as_mut().unwrap().slug = Some(slug.into());
 }
 
+/// What a new ext4 of 60 MiB says of its room.
+fn small_ext4() -> ExtSpace {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(60 << 20).unwrap();
+    let mkfs = std::process::Command::new("/usr/sbin/mkfs.ext4")
+        .args(["-q", "-F"])
+        .arg(file.path())
+        .status();
+    assert!(mkfs.expect("starting mkfs.ext4").success());
+    ExtSpace::read(&std::fs::read(file.path()).unwrap()).unwrap()
+}
+
 const WRONG: &[Row] = &[
     ("nothing", |_| (), &[]),
     (
@@ -411,6 +426,23 @@ const WRONG: &[Row] = &[
         "a backup that unpacks to more than the disk",
         |c| c.material.backup.size.unpacked = 1 << 50,
         &["backup-disk"],
+    ),
+    (
+        "a backup that may be larger than resin-data can become",
+        |c| {
+            c.scan().data_space = Some(small_ext4());
+            c.material.backup.size.packed = 1 << 50;
+        },
+        &["backup-size", "backup-room", "backup-memory"],
+    ),
+    (
+        "a backup larger than resin-data can become",
+        |c| {
+            c.config = config(&CONFIG.replace("BACKUP_SCRIPT=backup.sh", ""));
+            c.scan().data_space = Some(small_ext4());
+            c.material.old_backup = Some(1 << 45);
+        },
+        &["backup-size", "memory"],
     ),
     (
         "a fault in the definition",

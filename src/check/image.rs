@@ -1,8 +1,10 @@
 //! Checks of the OS image: whole, of the right kind, for this machine.
 
 use super::Subject;
+use crate::backup::{self, Origin};
 use crate::device;
 use crate::finding::Finding;
+use crate::growth::{DataPlace, TooLarge};
 use crate::payload::scan::Scan;
 
 /// Labels that an OS image must have, one for each of its partitions.
@@ -218,6 +220,40 @@ pub fn boot_room(subject: &Subject) -> Vec<Finding> {
         ),
         "carry fewer networks",
     )]
+}
+
+/// The backup has room on resin-data, which can grow for it.
+pub fn data_room(subject: &Subject) -> Vec<Finding> {
+    let disk = subject.host.root_disk();
+    let image = subject.material.image.as_ref().ok();
+    let data = image
+        .zip(disk)
+        .and_then(|(scan, disk)| DataPlace::of(scan, disk.bytes));
+    let Some(data) = data else {
+        return Vec::new();
+    };
+    if backup::origin(subject.config) == Origin::Existing {
+        let bytes = subject.material.old_backup.unwrap_or(0);
+        let finding = |error: TooLarge| {
+            let remedy = "put less into the backup, or use a larger disk";
+            Finding::error("backup-size", error.to_string(), remedy)
+        };
+        return data.end_for(bytes).err().map(finding).into_iter().collect();
+    }
+    // How well a backup packs is known when it is made.
+    let packed = subject.material.backup.size.packed;
+    let finding = |error: TooLarge| {
+        Finding::warning(
+            "backup-size",
+            format!("if it does not pack well, {error}"),
+            "put less into the backup; what does not fit stops the run, and all is undone",
+        )
+    };
+    data.end_for(packed)
+        .err()
+        .map(finding)
+        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::journal::DIR;
 use super::{core, keep};
 use crate::backup::{self, Volume, aside};
-use crate::handover::{self, FilePath, Place, StoredFile};
+use crate::handover::{self, FilePath, Handover, Place, StoredFile, Target};
 use crate::initramfs;
 use crate::payload::digest::sha256_hex;
 use crate::step::{BackupPlace, Expect, Step, Undo, Writers};
@@ -118,6 +118,7 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             backup,
             backup_limit,
             core,
+            data,
         } => {
             let mut sealed = handover.clone();
             sealed.backup = backup
@@ -128,6 +129,7 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
                 .as_ref()
                 .map(|core| core::resume(sys, core))
                 .transpose()?;
+            sealed.payload.image.data_end = data.end_for(data_bytes(&sealed))?;
             write(sys, handover::PATH, &sealed.to_bytes(), 0o600)
         }
         Step::BuildInitramfs { path, recipe } => {
@@ -243,6 +245,14 @@ pub(super) fn run(sys: &Sys, argv: &[String], folder: Option<&str>) -> Result<()
         );
     }
     Ok(())
+}
+
+/// What goes onto resin-data, in bytes.
+fn data_bytes(handover: &Handover) -> u64 {
+    let files = handover.install.iter();
+    let files = files.filter(|file| file.partition == Target::Data);
+    let backup = handover.backup.as_ref().map_or(0, |backup| backup.bytes);
+    backup + files.map(|file| file.bytes).sum::<u64>()
 }
 
 /// Size and hash of the backup, which must leave room in memory for the rest.

@@ -10,6 +10,7 @@ use md5::{Digest, Md5};
 use super::FormatError;
 use super::digest::{Sha256Writer, hex};
 use super::table::{Found, HEAD_BYTES, SECTOR, Slot, TableError, TableParser};
+use crate::ext_space::ExtSpace;
 use crate::handover::{Format, ImagePartition, TableIdentity};
 use crate::os_release;
 use crate::superblock::{self, Superblock};
@@ -35,6 +36,10 @@ pub struct Scan {
     pub table: TableIdentity,
     /// Partitions in which a file system was recognised, by number.
     pub partitions: Vec<ImagePartition>,
+    /// Where the last partition ends in the image, in bytes, whatever is in it.
+    pub partitions_end: u64,
+    /// How much room resin-data has; none when it has no ext4.
+    pub data_space: Option<ExtSpace>,
     /// Names of the partitions in a GPT; an MBR has none.
     pub partition_names: Vec<String>,
     /// What the boot partition says.
@@ -158,7 +163,7 @@ pub fn scan(
     if format == Format::Raw && image.bytes() % SECTOR != 0 {
         return Err(ScanError::Sectors(image.bytes()));
     }
-    let (table, partitions, partition_names, boot) = watcher.finish(image.bytes())?;
+    let seen = watcher.finish(image.bytes())?;
     Ok(Scan {
         format,
         file_bytes: hashed.hash.bytes(),
@@ -167,11 +172,23 @@ pub fn scan(
         unpack_memory,
         image_bytes: image.bytes(),
         image_sha256: image.hex(),
-        table,
-        partitions,
-        partition_names,
-        boot,
+        table: seen.table,
+        partitions: seen.partitions,
+        partitions_end: seen.partitions_end,
+        data_space: seen.data_space,
+        partition_names: seen.names,
+        boot: seen.boot,
     })
+}
+
+/// What [`Watcher`] saw of an image.
+struct Seen {
+    table: TableIdentity,
+    partitions: Vec<ImagePartition>,
+    partitions_end: u64,
+    data_space: Option<ExtSpace>,
+    names: Vec<String>,
+    boot: BootFiles,
 }
 
 /// Hashes what is read through it.
@@ -236,6 +253,7 @@ struct Watcher {
     slots: Vec<Slot>,
     names: Vec<String>,
     partitions: Vec<ImagePartition>,
+    data_space: Option<ExtSpace>,
     wants: Vec<Want>,
     scratch: File,
     capture: Option<Capture>,
@@ -251,6 +269,7 @@ impl Watcher {
             slots: Vec::new(),
             names: Vec::new(),
             partitions: Vec::new(),
+            data_space: None,
             wants: vec![Want {
                 start: 0,
                 len: HEAD_BYTES,
@@ -366,6 +385,9 @@ impl Watcher {
             self.scratch.write_all(head).map_err(ScanError::Boot)?;
             self.capture = Some(Capture { slot, done: false });
         }
+        if label == "resin-data" {
+            self.data_space = ExtSpace::read(head);
+        }
         self.partitions.push(ImagePartition {
             number: slot.number,
             label,
@@ -397,10 +419,7 @@ impl Watcher {
         Ok(())
     }
 
-    fn finish(
-        mut self,
-        image: u64,
-    ) -> Result<(TableIdentity, Vec<ImagePartition>, Vec<String>, BootFiles), ScanError> {
+    fn finish(mut self, image: u64) -> Result<Seen, ScanError> {
         let table = self.table.ok_or(TableError::None)?;
         if let Some(slot) = self
             .slots
@@ -418,7 +437,15 @@ impl Watcher {
             Some(_) => read_boot_files(self.scratch).map_err(ScanError::Boot)?,
             None => BootFiles::default(),
         };
-        Ok((table, self.partitions, self.names, boot))
+        let ends = self.slots.iter().map(|slot| slot.start + slot.bytes);
+        Ok(Seen {
+            table,
+            partitions: self.partitions,
+            partitions_end: ends.max().unwrap_or(0),
+            data_space: self.data_space,
+            names: self.names,
+            boot,
+        })
     }
 }
 

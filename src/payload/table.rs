@@ -111,7 +111,7 @@ impl TableParser {
 }
 
 /// Types of extended partitions: CHS, LBA, and Linux's own.
-fn is_extended(kind: u8) -> bool {
+pub fn is_extended(kind: u8) -> bool {
     matches!(kind, 0x05 | 0x0f | 0x85)
 }
 

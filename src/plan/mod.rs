@@ -11,6 +11,7 @@ use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::Subject;
 use crate::check::memory::Need;
 use crate::config::Config;
+use crate::growth::DataPlace;
 use crate::handover::{
     self, DiskIdentity, FilePath, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive,
     OldFile, Payload, Place, ReportPlace, Restore, StoredFile, Target,
@@ -134,6 +135,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     steps.push(Step::SealHandover {
         handover: Box::new(handover),
         backup_limit: host.memory.total.saturating_sub(need.total()),
+        data: Box::new(DataPlace::of(scan, disk.bytes).expect("checked: the labels")),
         backup,
         core: None,
     });

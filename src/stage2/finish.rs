@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
 use super::find;
+use super::grow;
 use super::hold::hold;
 use super::image;
 use super::let_go;
@@ -56,8 +57,8 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
         first,
     } = flashed;
     for tries in 1..=TRIES {
-        match try_finish(work, &secured) {
-            Ok(()) => return Ok(Filled { secured, first }),
+        match try_finish(work, &secured, &first) {
+            Ok(first) => return Ok(Filled { secured, first }),
             Err(error) => hold(work, tries, &error),
         }
     }
@@ -68,11 +69,20 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
     }))
 }
 
-fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
+/// `first` is the first sector of the image; gives the one for the disk.
+fn try_finish(work: &Work, secured: &Secured, first: &[u8]) -> anyhow::Result<Vec<u8>> {
     let image = &work.handover.payload.image;
-    let disk = show(work, secured.disk(), &[&image.boot, &image.data])?;
+    let (first, data_part) = match image.data_end {
+        Some(end) => grow::table(work, secured.disk(), first, &image.data, end)?,
+        None => (first.to_vec(), image.data.clone()),
+    };
+    let disk = show(work, secured.disk(), &[&image.boot, &data_part])?;
     let boot = partition(work, &disk, &image.boot)?;
-    let data = partition(work, &disk, &image.data)?;
+    let data = partition(work, &disk, &data_part)?;
+    let blocks = match image.data_end {
+        Some(_) => Some(grow::blocks(work, &data)?),
+        None => None,
+    };
     let log = work.log.text();
 
     let mounted = mount(work, &boot, &image.boot, true)?;
@@ -80,12 +90,18 @@ fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
         .map(|()| put_end_of_log(work, &mounted.files(), &log));
     close(mounted, &image.boot, written)?;
     let mounted = mount(work, &data, &image.data, true)?;
-    let written = install(work, &mounted.files(), Target::Data)
+    let grown = blocks.map(|blocks| grow::file_system(&*mounted, blocks));
+    let written = grown
+        .unwrap_or(Ok(()))
+        .and_then(|()| install(work, &mounted.files(), Target::Data))
         .and_then(|()| put_backup(work, secured, &mounted.files()))
         .and_then(|()| put(&mounted.files(), LOG, &log, 0o644));
     close(mounted, &image.data, written)?;
 
     forget_cached(work, &[&disk.node, &boot.node, &data.node])?;
+    if let Some(blocks) = blocks {
+        grow::compare_size(work, &data, blocks)?;
+    }
     let mounted = mount(work, &boot, &image.boot, false)?;
     let same = compare(work, &mounted.files(), Target::Boot);
     close(mounted, &image.boot, same)?;
@@ -97,7 +113,7 @@ fn try_finish(work: &Work, secured: &Secured) -> anyhow::Result<()> {
     for file in &work.handover.install {
         work.log.say(format!("installed {}", file.path));
     }
-    Ok(())
+    Ok(first)
 }
 
 /// Makes the kernel see these partitions of the image.

@@ -5,11 +5,10 @@ use anyhow::{anyhow, ensure};
 
 use super::progress::mib;
 use super::stop::{Code, OrStop, Stop};
+use crate::ext_space::ExtSpace;
+use crate::growth;
 use crate::handover::{Handover, ImagePartition, Target};
 use crate::superblock::{self, HEAD_BYTES};
-
-/// Room that a file system needs beside the contents of the files put on it, and for the log.
-const MARGIN: u64 = 2 << 20;
 
 /// The first bytes of the partitions that get files, collected while the image passes by.
 pub struct Heads {
@@ -56,18 +55,41 @@ impl Heads {
             .filter(|file| file.partition == Target::Data)
             .map(|file| file.bytes)
             .sum();
-        match ext_free_bytes(&self.data.bytes) {
-            Some(free) if free < backup + files + MARGIN => Err(Stop {
-                code: Code::BackupSize,
-                cause: anyhow!(
-                    "the backup has {}, the data partition of the image only {} free",
-                    mib(backup),
-                    mib(free)
-                ),
-            }),
-            _ => Ok(()),
+        let data_bytes = data_bytes(handover).or_stop(Code::ImageSize)?;
+        let Some(space) = ExtSpace::read(&self.data.bytes) else {
+            return Ok(());
+        };
+        let blocks = data_bytes.map_or(space.blocks, |bytes| space.blocks_in(bytes));
+        let room = space.free_at(blocks);
+        if room >= growth::need(backup + files) {
+            return Ok(());
         }
+        Err(Stop {
+            code: Code::BackupSize,
+            cause: anyhow!(
+                "the backup has {}, and resin-data room for {}",
+                mib(backup),
+                mib(room)
+            ),
+        })
     }
+}
+
+/// Size of resin-data when it has to grow.
+fn data_bytes(handover: &Handover) -> anyhow::Result<Option<u64>> {
+    let image = &handover.payload.image;
+    let Some(end) = image.data_end else {
+        return Ok(None);
+    };
+    ensure!(
+        end <= growth::end_of(handover.disk.bytes),
+        "resin-data is to end at byte {end}, which the disk does not have"
+    );
+    let bytes = end.checked_sub(image.data.start);
+    let bytes = bytes.filter(|bytes| *bytes >= image.data.bytes);
+    Ok(Some(bytes.ok_or_else(|| {
+        anyhow!("resin-data is to end at byte {end}, where it would be smaller")
+    })?))
 }
 
 impl Head {
@@ -105,27 +127,6 @@ pub fn is_partition(head: &[u8], partition: &ImagePartition) -> anyhow::Result<(
         partition.label
     );
     Ok(())
-}
-
-/// Free bytes of the ext2, ext3 or ext4 that begins with `head`.
-/// <https://www.kernel.org/doc/html/latest/filesystems/ext4/super.html>
-fn ext_free_bytes(head: &[u8]) -> Option<u64> {
-    const START: usize = 1024;
-    const MAGIC: u16 = 0xef53;
-    const INCOMPAT_64BIT: u32 = 0x80;
-    let le32 = |offset: usize| {
-        let bytes = head.get(START + offset..START + offset + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
-    if le32(0x38)? as u16 != MAGIC {
-        return None;
-    }
-    let high = match le32(0x60)? & INCOMPAT_64BIT {
-        0 => 0,
-        _ => le32(0x158)?,
-    };
-    let blocks = u64::from(high) << 32 | u64::from(le32(0x0c)?);
-    blocks.checked_mul(1024u64.checked_shl(le32(0x18)?)?)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod commit;
 pub mod disk_errors;
 pub mod find;
 pub mod finish;
+pub mod grow;
 pub mod hold;
 pub mod image;
 pub mod init;

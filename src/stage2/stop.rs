@@ -94,7 +94,7 @@ impl Code {
             Code::PayloadExtents => {
                 "Run balena-migrate again; if it recurs, report it with the log."
             }
-            Code::BackupSize => "Back up less: the data partition grows only in the new system.",
+            Code::BackupSize => "Back up less, and run balena-migrate again.",
             Code::ResumeRecord => {
                 "Check the disk and its file system, then run balena-migrate again."
             }

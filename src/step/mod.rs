@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use self::core::BuildCore;
 use self::keep::Keep;
 use crate::backup::Volume;
+use crate::growth::DataPlace;
 use crate::handover::Handover;
 use crate::initramfs::Recipe;
 use crate::secret::Secret;
@@ -58,6 +59,8 @@ pub enum Step {
         backup_limit: u64,
         /// What brings stage 2 back after a power cut, if there is to be such a thing.
         core: Option<Box<BuildCore>>,
+        /// resin-data of the image, which may have to grow for the backup.
+        data: Box<DataPlace>,
     },
     /// Build the initramfs around the sealed hand-over.
     BuildInitramfs {

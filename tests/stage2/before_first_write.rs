@@ -64,11 +64,20 @@ fn a_changed_backup() {
 fn a_backup_too_large_for_the_data_partition() {
     let mut world = World::new();
     let large = crate::filesystem::noise(5 << 20, 13);
-    world.change_old(BACKUP, |bytes| *bytes = large.clone());
-    let backup = world.handover.backup.as_mut().unwrap();
-    backup.bytes = large.len() as u64;
-    backup.sha256 = balena_migrate::payload::digest::sha256_hex(&large);
+    world.set_backup(&large);
     world.stops_with("backup-size");
+    // Also when it is to grow, but not enough.
+    world.handover.payload.image.data_end = Some(11 << 20);
+    let larger = crate::filesystem::noise(8 << 20, 13);
+    world.set_backup(&larger);
+    world.stops_with("backup-size");
+}
+
+#[test]
+fn a_data_partition_that_is_to_end_beyond_the_disk() {
+    let mut world = World::new();
+    world.handover.payload.image.data_end = Some(24 << 20);
+    world.stops_with("image-size");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::Command;
 use balena_migrate::report::Outcome;
 use balena_migrate::stage2::Ending;
 
+use crate::filesystem::noise;
 use crate::world::World;
 
 #[test]
@@ -49,6 +50,19 @@ fn the_boot_configuration_is_restored_before_anything_else() {
     };
     assert!(at("boot configuration") < at("store"));
     assert!(at("store") < at("write 0"));
+}
+
+#[test]
+fn a_backup_larger_than_the_data_partition_makes_it_grow() {
+    let mut world = World::new();
+    world.handover.payload.image.data_end = Some(20 << 20);
+    world.set_backup(&noise(8 << 20, 17));
+    world.migrates();
+    let shown = world.machine.shown();
+    assert!(
+        shown.contains("resin-data has 17 MiB instead of 6 MiB"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::handover::{
     DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install, LogLevel,
     OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, StoredFile, TableIdentity, Target,
@@ -23,8 +24,12 @@ use crate::machine::FakeMachine;
 const MIB: u64 = 1 << 20;
 const DISK_BYTES: u64 = 24 * MIB;
 const IMAGE_BYTES: u64 = 9 * MIB + 512 * 3;
-const BOOT: (u64, u64) = (MIB, 2 * MIB);
-const DATA: (u64, u64) = (3 * MIB, 6 * MIB);
+const BOOT: (u64, u64) = (MIB, MIB);
+const EXTENDED: (u64, u64) = (2 * MIB, 7 * MIB);
+const STATE: (u64, u64) = (2 * MIB + 4096, MIB / 2);
+/// Where the boot record of resin-data is.
+const DATA_RECORD: u64 = 2 * MIB + MIB / 2 + 4096;
+pub const DATA: (u64, u64) = (3 * MIB, 6 * MIB);
 const OLD_ROOT: (u64, u64) = (MIB, 22 * MIB);
 
 pub const OLD_ROOT_UUID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
@@ -49,6 +54,51 @@ fn disk(bytes: u64, id: u32, seed: u32, partitions: &[((u64, u64), &[u8])]) -> V
     disk
 }
 
+/// Writes the entry at `index` of the boot record at `record`.
+fn entry(disk: &mut [u8], record: u64, index: usize, kind: u8, start: u64, bytes: u64) {
+    let record = record as usize;
+    disk[record + 510..record + 512].copy_from_slice(&[0x55, 0xaa]);
+    let at = record + 446 + 16 * index;
+    disk[at + 4] = kind;
+    disk[at + 8..at + 12].copy_from_slice(&((start / 512) as u32).to_le_bytes());
+    disk[at + 12..at + 16].copy_from_slice(&((bytes / 512) as u32).to_le_bytes());
+}
+
+/// An image as balenaOS has them: resin-data is partition 6, the second of the logical ones.
+fn image(boot: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut image = disk(IMAGE_BYTES, 0x600d_d15c, 3, &[(BOOT, boot), (DATA, data)]);
+    entry(&mut image, 0, 1, 0x0f, EXTENDED.0, EXTENDED.1);
+    for record in [EXTENDED.0, DATA_RECORD] {
+        image[record as usize..record as usize + 512].fill(0);
+    }
+    entry(
+        &mut image,
+        EXTENDED.0,
+        0,
+        0x83,
+        STATE.0 - EXTENDED.0,
+        STATE.1,
+    );
+    let rest = EXTENDED.0 + EXTENDED.1 - DATA_RECORD;
+    entry(
+        &mut image,
+        EXTENDED.0,
+        1,
+        0x05,
+        DATA_RECORD - EXTENDED.0,
+        rest,
+    );
+    entry(
+        &mut image,
+        DATA_RECORD,
+        0,
+        0x83,
+        DATA.0 - DATA_RECORD,
+        DATA.1,
+    );
+    image
+}
+
 /// What all worlds have in common, made once.
 struct Made {
     image: Vec<u8>,
@@ -69,7 +119,7 @@ fn made() -> &'static Made {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("apps"), noise(300_000, 7)).unwrap();
         let data = pack(dir.path(), &label("ext4", DATA_UUID, "resin-data"), DATA.1);
-        let image = disk(IMAGE_BYTES, 0x600d_d15c, 3, &[(BOOT, &boot), (DATA, &data)]);
+        let image = image(&boot, &data);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&image).unwrap();
         let empty = tempfile::tempdir().unwrap();
@@ -197,15 +247,24 @@ impl World {
 
     /// The image is on the disk, with the files in it, and nothing of the old system behind it.
     pub fn is_migrated(&self) {
-        let (disk, image) = (self.disk(), &made().image);
-        let boot_start = BOOT.0 as usize;
-        let data_end = (DATA.0 + DATA.1) as usize;
+        let (disk, mut image) = (self.disk(), made().image.clone());
+        let data_end = DATA.0 + DATA.1;
+        let grown_end = self.handover.payload.image.data_end.unwrap_or(data_end);
+        if grown_end > data_end {
+            entry(&mut image, 0, 1, 0x0f, EXTENDED.0, grown_end - EXTENDED.0);
+            let (record, rest) = (DATA_RECORD - EXTENDED.0, grown_end - DATA_RECORD);
+            entry(&mut image, EXTENDED.0, 1, 0x05, record, rest);
+            let data = (DATA.0 - DATA_RECORD, grown_end - DATA.0);
+            entry(&mut image, DATA_RECORD, 0, 0x83, data.0, data.1);
+        }
+        let between = |from: u64, to: u64| {
+            let (from, to) = (from as usize, to as usize);
+            disk[from..to] == image[from..to]
+        };
+        assert!(between(0, BOOT.0), "before resin-boot");
+        assert!(between(EXTENDED.0, DATA.0), "resin-state");
         assert!(
-            disk[..boot_start] == image[..boot_start],
-            "before resin-boot"
-        );
-        assert!(
-            disk[data_end..image.len()] == image[data_end..],
+            grown_end > IMAGE_BYTES || between(data_end, IMAGE_BYTES),
             "behind resin-data"
         );
         assert!(
@@ -216,17 +275,31 @@ impl World {
         let files = tempfile::tempdir().unwrap();
         let read = |name: &str| fs::read(files.path().join(name)).unwrap_or_default();
         let at = |(start, len): (u64, u64)| &disk[start as usize..(start + len) as usize];
+        let data = (DATA.0, grown_end - DATA.0);
+        let backup = self.old("home/user/backup.tgz").unwrap();
         unpack(at(BOOT), "vfat", files.path());
         assert_eq!(read("os-release"), b"ID=balena-os\n");
         let on_boot = read("migrate.log");
         assert_eq!(read("config.json"), CONFIG_JSON);
         assert_eq!(read("system-connections/wifi"), WIFI);
-        unpack(at(DATA), "ext4", files.path());
+        unpack(at(data), "ext4", files.path());
         assert!(read("apps") == noise(300_000, 7));
-        assert!(read("backup.tgz") == noise(100_000, 11));
+        assert!(read("backup.tgz") == backup);
+        let space = ExtSpace::read(at(data)).unwrap();
+        assert_eq!(
+            space.blocks,
+            space.blocks_in(data.1),
+            "the size of its ext4"
+        );
         let log = String::from_utf8(read("migrate.log")).unwrap();
         assert!(log.contains("overwrite: done"), "{log}");
         assert_eq!(String::from_utf8(on_boot).unwrap(), log);
+    }
+
+    /// Gives the old system another backup.
+    pub fn set_backup(&mut self, bytes: &[u8]) {
+        self.change_old("home/user/backup.tgz", |old| *old = bytes.to_vec());
+        self.handover.backup = Some(stored("/home/user/backup.tgz", bytes));
     }
 
     pub fn disk(&self) -> Vec<u8> {
@@ -341,7 +414,7 @@ fn handover(format: Format, file: &[u8]) -> Handover {
                 bytes: IMAGE_BYTES,
                 sha256: sha256_hex(&made().image),
                 boot: partition(1, "vfat", "resin-boot", BOOT),
-                data: partition(2, "ext4", "resin-data", DATA),
+                data: partition(6, "ext4", "resin-data", DATA),
                 data_end: None,
             },
         },
