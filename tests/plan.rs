@@ -517,6 +517,11 @@ const WRONG: &[Row] = &[
         &["image-size"],
     ),
     (
+        "image for other sectors than those of the disk",
+        |c| c.host.disks[0].sector_bytes = 4096,
+        &["image-sector-size"],
+    ),
+    (
         "image for another board",
         |c| is_for(c, "raspberrypi3"),
         &["image-device", "config-json-device"],

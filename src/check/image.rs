@@ -6,6 +6,7 @@ use crate::device;
 use crate::finding::Finding;
 use crate::growth::{DataPlace, TooLarge};
 use crate::payload::scan::Scan;
+use crate::payload::table;
 
 /// Labels that an OS image must have, one for each of its partitions.
 const LABELS: [&str; 5] = [
@@ -39,6 +40,7 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(labels(path, scan));
     findings.extend(fits(subject, path, scan));
+    findings.extend(sector_size(subject, path));
     findings
 }
 
@@ -69,6 +71,24 @@ fn fits(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
                 scan.image_bytes, disk.name, disk.bytes
             ),
             "use a larger disk or a smaller image",
+        )
+    })
+}
+
+/// Partition tables count in sectors of the disk, and balenaOS makes its images for one size.
+fn sector_size(subject: &Subject, path: &str) -> Option<Finding> {
+    let disk = subject.host.root_disk()?;
+    (u64::from(disk.sector_bytes) != table::SECTOR).then(|| {
+        Finding::error(
+            "image-sector-size",
+            format!(
+                "the disk {} has sectors of {} bytes, the partition table of {path} is made for \
+                 sectors of {}: the new system would not be found on it",
+                disk.name,
+                disk.sector_bytes,
+                table::SECTOR
+            ),
+            format!("use a disk with sectors of {} bytes", table::SECTOR),
         )
     })
 }

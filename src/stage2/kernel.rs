@@ -165,6 +165,10 @@ impl Device for BlockDevice {
         BlockDevice::write_at(self, bytes, offset)
     }
 
+    fn zero_out(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        BlockDevice::zero_out(self, offset, len)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         BlockDevice::sync(self)
     }

@@ -71,8 +71,8 @@ pub trait Machine: Sync {
 
 /// An open disk or partition.
 ///
-/// On an exclusively opened one, places and lengths are multiples of the sector size, and the
-/// memory is aligned to a page: it is read and written past the page cache.
+/// On one that is opened exclusively or to be read directly, places and lengths are multiples of the
+/// sector size, and the memory is aligned to it: it is read and written past the page cache.
 pub trait Device: Send {
     /// Size in bytes.
     fn bytes(&mut self) -> io::Result<u64>;
@@ -82,6 +82,10 @@ pub trait Device: Send {
 
     /// Writes at `offset`, perhaps less than asked.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes `len` bytes at `offset` zeros by a command to the disk that is faster than writing
+    /// them. Any error, `Unsupported` where it is not faster, leaves them undefined.
+    fn zero_out(&mut self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Waits until all that was written is on the medium.
     fn sync(&mut self) -> io::Result<()>;

@@ -1,24 +1,22 @@
 //! Phase 3, `overwrite`: the image goes onto the disk. From the first write on there is no way
 //! back, so this does not fail: it goes on until the disk has the image.
 
-use std::io;
-
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use super::Work;
+use super::flash::{Failed, Target, flash};
 use super::hold::hold;
-use super::let_go::take;
-use super::machine::{Device, Disk, Machine, read_full, write_full};
-use super::progress::Progress;
+use super::let_go::{now, take};
+use super::machine::{Access, Device, Disk, Machine, write_full};
 use super::rearm::Rearmed;
 use super::record::Keeper;
 use super::secure::Secured;
-use super::stream::{BLOCK, Block, Measure, stream};
-use crate::payload;
+use super::stream::Block;
+use crate::resume::State;
 use crate::sys::Sys;
 
-/// Written last, but for its first sector, which is not written here at all: with its partition
-/// table missing, a torn image is never taken for a system.
+/// Wiped first where nothing starts a torn flash again: with its partition table missing, a torn image
+/// is never taken for a system.
 const FIRST: usize = 1 << 20;
 
 /// Wiped at the end of the disk: a backup GPT, md and ZFS labels of the old system lie there, and
@@ -41,11 +39,19 @@ pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
     let Rearmed {
         secured,
         mut device,
-        record,
+        mut record,
     } = rearmed;
+    let image = work.handover.payload.image.bytes;
+    // All of it is verified: then files were being put into it, and its file systems may be torn.
+    let mut anew = record.as_ref().map_or(0, verified) >= image;
     let mut tries = 0;
     loop {
-        match try_overwrite(work, &secured, device.take()) {
+        let attempt = Try {
+            number: tries,
+            anew: &mut anew,
+            record: record.as_mut(),
+        };
+        match try_overwrite(work, &secured, device.take(), attempt) {
             Ok(first) => {
                 return Flashed {
                     secured,
@@ -53,28 +59,96 @@ pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
                     first,
                 };
             }
-            Err(error) => {
+            Err(failed) => {
                 tries += 1;
+                let error = match failed {
+                    Failed::Source(error) => {
+                        anew = true;
+                        error
+                    }
+                    Failed::Disk(error) => error,
+                };
                 hold(work, tries, &error);
             }
         }
     }
 }
 
+/// What a try goes by.
+struct Try<'a> {
+    /// How many failed before it.
+    number: u32,
+    /// Nothing on the disk counts; false once the record says so.
+    anew: &'a mut bool,
+    record: Option<&'a mut Keeper>,
+}
+
 fn try_overwrite(
     work: &Work,
     secured: &Secured,
     device: Option<Box<dyn Device>>,
-) -> anyhow::Result<Vec<u8>> {
+    attempt: Try,
+) -> Result<Vec<u8>, Failed> {
+    let Try {
+        number,
+        anew,
+        mut record,
+    } = attempt;
     let disk = secured.disk();
-    let mut device = match device {
+    let mut device = prepare(work, disk, device).map_err(Failed::Disk)?;
+    let device = &mut *device;
+    if std::mem::take(anew)
+        && let Some(record) = &mut record
+    {
+        let nothing = State::Overwriting { verified: 0 };
+        record.write(device, nothing).map_err(|error| {
+            *anew = true;
+            Failed::Disk(error)
+        })?;
+    }
+    if work.handover.resume.is_none() {
+        wipe_start(device, disk).map_err(Failed::Disk)?;
+    }
+    let reader = open_to_read(work, disk).map_err(Failed::Disk)?;
+    let target = Target {
+        disk,
+        from: record.as_deref().map_or(0, verified),
+        device,
+        reader,
+        record,
+        // A disk that did not make them may say that it did, again and again.
+        zero_out: number == 0,
+    };
+    flash(work, secured, target)
+}
+
+/// How far the image is on the disk.
+fn verified(record: &Keeper) -> u64 {
+    match record.state() {
+        State::Overwriting { verified } => *verified,
+        State::Prepared(_) => 0,
+    }
+}
+
+/// The disk, opened exclusively, once it is noted that it is overwritten.
+fn prepare(
+    work: &Work,
+    disk: &Disk,
+    device: Option<Box<dyn Device>>,
+) -> anyhow::Result<Box<dyn Device>> {
+    let device = match device {
         Some(device) => device,
         None => take(work, disk)?,
     };
     mark(work.machine, disk)?;
-    let first = flash(work, secured, &mut *device, disk)?;
-    verify(work, &mut *device, disk, &first)?;
-    Ok(first)
+    Ok(device)
+}
+
+fn open_to_read(work: &Work, disk: &Disk) -> anyhow::Result<Box<dyn Device>> {
+    let node = now(work, disk)?.node;
+    work.machine
+        .open(&node, Access::ReadDirect)
+        .context("opening the disk to read it back")
 }
 
 /// Notes that `disk` is overwritten from now on: if this process dies, another one goes on with it.
@@ -104,100 +178,8 @@ pub fn unmark(machine: &dyn Machine) {
     let _ = Sys::new(machine.memory_dir()).remove_file(MARK);
 }
 
-/// Writes the whole image but its first sector, which it gives, and wipes what would survive at the
-/// end of the disk.
-fn flash(
-    work: &Work,
-    secured: &Secured,
-    device: &mut dyn Device,
-    disk: &Disk,
-) -> anyhow::Result<Vec<u8>> {
-    let image = &work.handover.payload.image;
-    let sector = disk.sector_bytes as usize;
-    let file = secured.payload(work).context("opening the image")?;
-    let mut unpacked = payload::decoder(work.handover.payload.format, file);
-    let mut progress = Progress::new(work.machine, work.log, "writing the image", image.bytes);
-    let mut first = Block::new();
-    let mut offset = 0;
-    wipe(device, 0, FIRST as u64, sector).context("wiping the start of the disk")?;
-    stream(
-        |buffer| payload::read_full(&mut unpacked, buffer),
-        |block| {
-            let len = block.bytes().len();
-            let mut bytes = block.padded(sector);
-            let mut at = offset;
-            if offset == 0 {
-                let kept = FIRST.min(bytes.len());
-                first.put(&bytes[..kept]);
-                (bytes, at) = (&bytes[kept..], kept as u64);
-            }
-            write_full(device, bytes, at)?;
-            offset += len as u64;
-            progress.add(len);
-            Ok(())
-        },
-    )
-    .context("writing the image")?;
-    let end = offset.next_multiple_of(sector as u64);
-    let wiped = end.max(disk.bytes.saturating_sub(LAST));
-    wipe(device, wiped, disk.bytes - wiped, sector).context("wiping the end of the disk")?;
-    device.sync().context("waiting for the disk")?;
-    let rest = Block::of(&first.bytes()[sector..]);
-    write_full(device, rest.bytes(), sector as u64).context("writing the start of the image")?;
-    device.sync().context("waiting for the disk")?;
-    progress.finish();
-    Ok(first.bytes()[..sector].to_vec())
-}
-
-/// Writes zeros; `start` and `len` are multiples of the sector size.
-fn wipe(device: &mut dyn Device, start: u64, len: u64, sector: usize) -> io::Result<()> {
-    let mut block = Block::new();
-    let zeros = block.all();
-    let mut done = 0;
-    while done < len {
-        let now = (len - done).min(zeros.len() as u64) as usize;
-        let now = now - now % sector;
-        if now == 0 {
-            break;
-        }
-        write_full(device, &zeros[..now], start + done)?;
-        done += now as u64;
-    }
-    Ok(())
-}
-
-/// Reads the image back from the medium and compares it with what stage 1 saw.
-/// The `first` sector, which is not there yet, is taken for read.
-fn verify(work: &Work, device: &mut dyn Device, disk: &Disk, first: &[u8]) -> anyhow::Result<()> {
-    let image = &work.handover.payload.image;
-    let sector = u64::from(disk.sector_bytes);
-    device.forget_cached().context("emptying the page cache")?;
-    let mut progress = Progress::new(work.machine, work.log, "reading back", image.bytes);
-    let mut measure = Measure::default();
-    let mut asked = 0;
-    let mut left = image.bytes;
-    stream(
-        |buffer| {
-            let whole = image.bytes.next_multiple_of(sector) - asked;
-            let now = whole.min(BLOCK as u64) as usize;
-            let read = read_full(device, &mut buffer[..now], asked)?;
-            asked += read as u64;
-            Ok(read)
-        },
-        |block| {
-            if left == image.bytes {
-                block.all()[..first.len()].copy_from_slice(first);
-            }
-            let now = left.min(block.bytes().len() as u64);
-            measure.add(&block.bytes()[..now as usize])?;
-            left -= now;
-            progress.add(now as usize);
-            Ok(())
-        },
-    )
-    .context("reading the image back")?;
-    progress.finish();
-    measure
-        .expect(image.bytes, &image.sha256)
-        .map_err(|mismatch| anyhow!("the disk did not keep the image: {mismatch}"))
+/// Writes zeros where partition tables and boot code lie.
+fn wipe_start(device: &mut dyn Device, disk: &Disk) -> anyhow::Result<()> {
+    let len = disk.bytes.min(FIRST as u64) as usize;
+    write_full(device, &Block::new().all()[..len], 0).context("wiping the start of the disk")
 }

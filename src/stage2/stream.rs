@@ -1,16 +1,25 @@
-//! Moving many bytes in large blocks, with the source read in a thread of its own: unpacking and
-//! writing, or reading and hashing, go on at the same time.
+//! Moving many bytes in large blocks, each end of the way in a thread of its own: unpacking,
+//! hashing and writing, or reading and hashing, go on at the same time. Used by [`super::secure`]
+//! and [`super::flash`].
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, Scope};
 
 use crate::payload::digest::Sha256Writer;
 
 /// Bytes in a block. Large, since flash memory erases in units of up to several MiB.
 pub const BLOCK: usize = 4 << 20;
 
-/// Blocks in use at once: one being filled, one being drained, one between them.
-const BLOCKS: usize = 3;
+/// Blocks in use at once: one being filled, one being looked at, one being drained, and one before
+/// each of the latter two, so that nobody waits for a hiccup of another.
+const BLOCKS: usize = 5;
+
+/// Memory for buffers that the flash takes at most: the blocks on their way, one to read back into,
+/// one of zeros, and one for the resume record. Bounded, whatever the image has: machines of 256 MiB
+/// keep the image itself in memory beside it.
+pub const BUFFER_BYTES: usize = (BLOCKS + 3) * BLOCK;
+const _: () = assert!(BUFFER_BYTES <= 32 << 20);
 
 /// What direct I/O wants its memory aligned to.
 const PAGE: usize = 4096;
@@ -76,34 +85,79 @@ pub enum StreamError {
     Fill(io::Error),
     /// The destination.
     #[error(transparent)]
-    Drain(io::Error),
+    Drain(anyhow::Error),
 }
 
 /// Calls `fill` in a thread until it fills less than a whole block, and `drain` here with each
 /// block. `fill` gets all the memory of a block and says how much of it it used.
 pub fn stream(
-    mut fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send,
-    mut drain: impl FnMut(&mut Block) -> io::Result<()>,
+    fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send,
+    mut drain: impl FnMut(&mut Block) -> anyhow::Result<()>,
 ) -> Result<(), StreamError> {
+    std::thread::scope(move |scope| {
+        let (full, empty) = start_filling(scope, fill)?;
+        // On an error both channels are dropped here, and the thread ends.
+        for block in full {
+            let mut block = block.map_err(StreamError::Fill)?;
+            drain(&mut block).map_err(StreamError::Drain)?;
+            let _ = empty.send(block);
+        }
+        Ok(())
+    })
+}
+
+/// As [`stream`], with a thread between the two that calls `look` with each block; what that finds
+/// out goes to `drain` with the block.
+pub fn stream_through<T: Send>(
+    fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send,
+    mut look: impl FnMut(&mut Block) -> T + Send,
+    mut drain: impl FnMut(&mut Block, T) -> anyhow::Result<()>,
+) -> Result<(), StreamError> {
+    std::thread::scope(move |scope| {
+        let (full, empty) = start_filling(scope, fill)?;
+        let (seen_in, seen_out) = sync_channel(BLOCKS);
+        Builder::new()
+            .name("look".to_owned())
+            .spawn_scoped(scope, move || {
+                for block in full {
+                    let seen = block.map(|mut block| {
+                        let found = look(&mut block);
+                        (block, found)
+                    });
+                    if seen_in.send(seen).is_err() {
+                        return;
+                    }
+                }
+            })
+            .map_err(StreamError::Fill)?;
+        for seen in seen_out {
+            let (mut block, found) = seen.map_err(StreamError::Fill)?;
+            drain(&mut block, found).map_err(StreamError::Drain)?;
+            let _ = empty.send(block);
+        }
+        Ok(())
+    })
+}
+
+/// Where the filled blocks come from, and where the empty ones go to.
+type Ends = (Receiver<io::Result<Block>>, SyncSender<Block>);
+
+/// Starts the thread that fills blocks.
+fn start_filling<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    mut fill: impl FnMut(&mut [u8]) -> io::Result<usize> + Send + 'scope,
+) -> Result<Ends, StreamError> {
     let (full_in, full_out) = sync_channel(BLOCKS);
     let (empty_in, empty_out) = sync_channel(BLOCKS);
     for _ in 0..BLOCKS {
         // There is room for all of them.
         let _ = empty_in.send(Block::new());
     }
-    std::thread::scope(move |scope| {
-        std::thread::Builder::new()
-            .name("fill".to_owned())
-            .spawn_scoped(scope, move || fill_all(&mut fill, &empty_out, &full_in))
-            .map_err(StreamError::Fill)?;
-        // On an error both channels are dropped here, and the thread ends.
-        for block in full_out {
-            let mut block = block.map_err(StreamError::Fill)?;
-            drain(&mut block).map_err(StreamError::Drain)?;
-            let _ = empty_in.send(block);
-        }
-        Ok(())
-    })
+    Builder::new()
+        .name("fill".to_owned())
+        .spawn_scoped(scope, move || fill_all(&mut fill, &empty_out, &full_in))
+        .map_err(StreamError::Fill)?;
+    Ok((full_out, empty_in))
 }
 
 fn fill_all(

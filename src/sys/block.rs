@@ -4,10 +4,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::sys::stat::{major, minor};
 use serde::{Deserialize, Serialize};
 
 /// Devices in /sys/block that are no disks of the machine, by the start of their names.
@@ -117,6 +118,8 @@ fn first_text(dir: &Path, names: [&str; 2]) -> Option<String> {
 pub enum Access {
     /// To look at it, through the page cache.
     Read,
+    /// To see what the medium has: past the page cache, also while the disk is overwritten.
+    ReadDirect,
     /// To overwrite it: fails with EBUSY while anything else (a mount, md, dm, swap) holds the
     /// disk or a part of it, and keeps others from it.
     Exclusive,
@@ -134,6 +137,7 @@ impl BlockDevice {
     pub fn open(node: &Path, access: Access) -> io::Result<BlockDevice> {
         let (writable, flags) = match access {
             Access::Read => (false, OFlag::empty()),
+            Access::ReadDirect => (false, OFlag::O_DIRECT),
             Access::Exclusive => (true, OFlag::O_EXCL | OFlag::O_DIRECT),
         };
         let open = |flags: OFlag| {
@@ -161,8 +165,8 @@ impl BlockDevice {
         self.file.seek(SeekFrom::End(0))
     }
 
-    /// Reads at `offset`; may read less than asked. On an exclusively opened device, place and
-    /// length must be multiples of the sector size, and the memory aligned to a page.
+    /// Reads at `offset`; may read less than asked. Unless opened with [`Access::Read`], place
+    /// and length must be multiples of the sector size, and the memory aligned to it.
     pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match self.file.read_at(buffer, offset) {
             Err(error) if self.refuses_direct(&error) => {
@@ -182,6 +186,27 @@ impl BlockDevice {
             }
             written => written,
         }
+    }
+
+    /// Makes `len` bytes at `offset`, both multiples of the sector size, zeros without sending them.
+    /// `Unsupported` when the disk has no command for that: the kernel would write zeros itself then,
+    /// in small pieces.
+    pub fn zero_out(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        if self.zero_out_limit()? == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let range = [offset, len];
+        // SAFETY: BLKZEROOUT reads two 64-bit numbers, and the descriptor is open.
+        unsafe { blkzeroout(self.file.as_raw_fd(), &raw const range) }?;
+        Ok(())
+    }
+
+    /// Bytes that the disk makes zeros by one command; 0 when it has none. The kernel sets it to 0
+    /// when the disk refuses the command once.
+    fn zero_out_limit(&self) -> io::Result<u64> {
+        let device = self.file.metadata()?.rdev();
+        let queue = format!("/sys/dev/block/{}:{}/queue", major(device), minor(device));
+        Ok(number(&Path::new(&queue).join("write_zeroes_max_bytes")).unwrap_or(0))
     }
 
     /// Waits until all that was written is on the medium, the disk's own cache included.
@@ -217,5 +242,6 @@ impl BlockDevice {
 
 mod ioctls {
     nix::ioctl_none!(blkflsbuf, 0x12, 97);
+    nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
 }
-use ioctls::blkflsbuf;
+use ioctls::{blkflsbuf, blkzeroout};

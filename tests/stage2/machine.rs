@@ -24,6 +24,20 @@ use crate::filesystem::{pack, unpack};
 /// Stage 2 never gives up after the first write; here it is stopped after so much waiting.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
+/// Disks that are told to make zeros by themselves.
+#[derive(Default, Clone, Copy)]
+pub enum Zeros {
+    /// There is no such command.
+    #[default]
+    Unknown,
+    /// It makes them.
+    Made,
+    /// It says that it made them.
+    Pretended,
+    /// It fails with this error.
+    Failed(i32),
+}
+
 /// What goes wrong, and how often.
 #[derive(Default)]
 pub struct Faults {
@@ -31,11 +45,15 @@ pub struct Faults {
     pub write_error: Option<(u64, u32)>,
     /// Writes of the first sector alone that fail with EIO.
     pub first_sector_error: u32,
-    /// Reads of the exclusively opened disk that touch this byte fail with EIO.
+    /// Reads past the page cache that touch this byte fail with EIO.
     pub read_error: Option<(u64, u32)>,
     /// Writes that touch this byte reach the page cache, but the medium gets rubbish for the
     /// second half of them.
     pub torn_write: Option<(u64, u32)>,
+    /// What comes of it when the disk is told to make zeros.
+    pub zeros: Zeros,
+    /// So often, a bit of this byte of a file changes with an exclusive open.
+    pub flips: Option<(u32, PathBuf, u64)>,
     /// A write that touches this byte panics.
     pub write_panic: Option<u64>,
     /// Reads and writes move 4096 bytes at most.
@@ -262,6 +280,14 @@ impl Machine for FakeMachine {
             }
             drop(faults);
             self.event(format!("exclusive {}", node.display()));
+            if let Some((count, file, at)) = &mut self.faults.lock().unwrap().flips
+                && take(count)
+            {
+                let file = File::options().read(true).write(true).open(file)?;
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, *at)?;
+                file.write_all_at(&[byte[0] ^ 1], *at)?;
+            }
         }
         let disks = self.disks.lock().unwrap();
         let fake = disks.iter().find(|fake| fake.medium == medium).unwrap();
@@ -269,7 +295,9 @@ impl Machine for FakeMachine {
             medium: File::options().read(true).write(true).open(&medium)?,
             start,
             len,
-            access,
+            direct: access != Access::Read,
+            writable: access == Access::Exclusive,
+            sector: fake.disk.sector_bytes as usize,
             cached: fake.cached.clone(),
             faults: self.faults.clone(),
             events: self.events.clone(),
@@ -363,7 +391,9 @@ struct FakeDevice {
     medium: File,
     start: u64,
     len: u64,
-    access: Access,
+    direct: bool,
+    writable: bool,
+    sector: usize,
     cached: Arc<Mutex<BTreeMap<u64, Vec<u8>>>>,
     faults: Arc<Mutex<Faults>>,
     events: Arc<Mutex<Vec<String>>>,
@@ -371,11 +401,20 @@ struct FakeDevice {
 
 impl FakeDevice {
     fn check(&self, place: *const u8, offset: u64, len: usize) {
-        if self.access == Access::Exclusive {
-            assert_eq!(offset % 512, 0, "a place that direct I/O refuses");
-            assert_eq!(len % 512, 0, "a length that direct I/O refuses");
-            assert_eq!(place as usize % 512, 0, "memory that direct I/O refuses");
+        if self.direct {
+            let sector = self.sector;
+            assert_eq!(
+                offset as usize % sector,
+                0,
+                "a place that direct I/O refuses"
+            );
+            assert_eq!(len % sector, 0, "a length that direct I/O refuses");
+            assert_eq!(place as usize % sector, 0, "memory that direct I/O refuses");
         }
+    }
+
+    fn event(&self, text: String) {
+        self.events.lock().unwrap().push(text);
     }
 
     fn limit(&self, len: usize) -> usize {
@@ -395,9 +434,7 @@ impl Device for FakeDevice {
         self.check(buffer.as_ptr(), offset, buffer.len());
         let len = self.limit(buffer.len());
         let len = len.min(self.len.saturating_sub(offset) as usize);
-        if self.access == Access::Exclusive
-            && hit(&mut self.faults.lock().unwrap().read_error, offset, len)
-        {
+        if self.direct && hit(&mut self.faults.lock().unwrap().read_error, offset, len) {
             return Err(eio());
         }
         let at = self.start + offset;
@@ -415,7 +452,7 @@ impl Device for FakeDevice {
     }
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        assert_eq!(self.access, Access::Exclusive, "written without being held");
+        assert!(self.writable, "written without being held");
         self.check(bytes.as_ptr(), offset, bytes.len());
         let mut kept = self.limit(bytes.len());
         let len = kept;
@@ -441,12 +478,28 @@ impl Device for FakeDevice {
             self.cached.lock().unwrap().insert(at, rest);
         }
         self.medium.write_all_at(&bytes[..kept], offset)?;
-        self.events.lock().unwrap().push(format!("write {offset}"));
+        self.event(format!("write {offset}"));
         Ok(len)
     }
 
+    fn zero_out(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        assert!(self.writable, "made zeros without being held");
+        let zeros = self.faults.lock().unwrap().zeros;
+        match zeros {
+            Zeros::Unknown => return Err(io::ErrorKind::Unsupported.into()),
+            Zeros::Made => self.medium.write_all_at(&vec![0; len as usize], offset)?,
+            Zeros::Pretended => {}
+            Zeros::Failed(error) => {
+                self.event(format!("no zeros {offset}"));
+                return Err(io::Error::from_raw_os_error(error));
+            }
+        }
+        self.event(format!("zeros {offset} {len}"));
+        Ok(())
+    }
+
     fn sync(&mut self) -> io::Result<()> {
-        self.events.lock().unwrap().push("sync".to_owned());
+        self.event("sync".to_owned());
         Ok(())
     }
 

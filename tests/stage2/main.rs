@@ -5,6 +5,7 @@
 mod after_first_write;
 mod before_first_write;
 mod filesystem;
+mod flash;
 mod machine;
 mod road;
 mod signs;

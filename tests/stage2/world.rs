@@ -3,19 +3,21 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::handover::{
-    DiskIdentity, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install, LogLevel,
-    OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, StoredFile, TableIdentity, Target,
-    VERSION,
+    DiskIdentity, Extent, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install,
+    LogLevel, OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, Resume, StoredFile,
+    TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::payload::recognise;
 use balena_migrate::report::{self, Report};
+use balena_migrate::resume::{RECORD_BYTES, Record, State};
 use balena_migrate::stage2::{Ending, run};
 
 use crate::filesystem::{label, noise, pack, unpack};
@@ -31,6 +33,9 @@ const STATE: (u64, u64) = (2 * MIB + 4096, MIB / 2);
 const DATA_RECORD: u64 = 2 * MIB + MIB / 2 + 4096;
 pub const DATA: (u64, u64) = (3 * MIB, 6 * MIB);
 const OLD_ROOT: (u64, u64) = (MIB, 22 * MIB);
+
+const RECORD: u64 = 20 * MIB;
+const EXTENTS: u64 = 10 * MIB;
 
 pub const OLD_ROOT_UUID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
 const DATA_UUID: &str = "11111111-2222-3333-4444-555555555555";
@@ -188,6 +193,67 @@ impl World {
             machine,
             handover,
         }
+    }
+
+    /// With a record on the disk, so that a flash goes on where it was.
+    pub fn with_record(mut self) -> World {
+        self.handover.resume = Some(Resume {
+            record: Extent {
+                start: RECORD,
+                bytes: RECORD_BYTES,
+            },
+            boot_code: "90".repeat(440),
+            secrets: Vec::new(),
+        });
+        self.set_record(0, State::Prepared(Vec::new()));
+        let image = self.old("home/user/image").unwrap();
+        self.handover.payload.file.place = self.keep(EXTENTS, &image);
+        let backup = self.old("home/user/backup.tgz").unwrap();
+        self.handover.backup.as_mut().unwrap().place = self.keep(RECORD + MIB, &backup);
+        self
+    }
+
+    /// Puts a file onto the disk itself.
+    fn keep(&self, start: u64, file: &[u8]) -> Place {
+        self.change_disk(start, file);
+        let bytes = (file.len() as u64).next_multiple_of(512);
+        Place::Extents(vec![Extent { start, bytes }])
+    }
+
+    /// Writes the record to the disk.
+    pub fn set_record(&self, number: u64, state: State) {
+        let run_id = self.handover.run_id.clone();
+        let (offset, slot) = Record {
+            run_id,
+            number,
+            state,
+        }
+        .slot();
+        self.change_disk(RECORD + offset, &slot);
+    }
+
+    /// What the record on the disk says.
+    pub fn record(&self) -> State {
+        let record = &self.disk()[RECORD as usize..][..RECORD_BYTES as usize];
+        Record::read(record).unwrap().state
+    }
+
+    /// Lets a byte of the image change with the first exclusive open of the disk, and change back with
+    /// the second.
+    pub fn flip_payload(&self) {
+        let (file, at) = match &self.handover.payload.file.place {
+            Place::Extents(_) => ("sda.img", EXTENTS),
+            _ => ("store/payload", 0),
+        };
+        let flips = (2, self.dir.path().join(file), at + 1000);
+        self.machine.faults.lock().unwrap().flips = Some(flips);
+    }
+
+    /// Writes to the medium, past everybody.
+    pub fn change_disk(&self, at: u64, bytes: &[u8]) {
+        let medium = self.dir.path().join("sda.img");
+        let medium = fs::File::options().write(true).open(medium).unwrap();
+        medium.write_all_at(bytes, at).unwrap();
     }
 
     /// Runs stage 2 to its ending; an error where it would go on for ever, or panicked.
