@@ -5,10 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
-use super::machine::{Access, Device, Disk};
+use super::machine::{Access, Device, Disk, read_full};
+use super::overwrite::LAST;
 use super::record::Keeper;
 use super::secure::Secured;
 use super::stop::{Code, OrStop, Stop};
+use super::stream::Block;
 
 /// How often a busy disk is asked again: the kernel ends some uses a moment after an unmount.
 const TRIES: u32 = 20;
@@ -26,13 +28,26 @@ pub struct Free {
 
 /// Lets go of the disk.
 pub fn let_go(work: &Work, secured: Secured) -> Result<Free, Stop> {
-    let device = take(work, secured.disk()).or_stop(Code::DiskBusy)?;
+    let mut device = take(work, secured.disk()).or_stop(Code::DiskBusy)?;
+    read_end(&mut *device, secured.disk()).or_stop(Code::DiskEnd)?;
     let record = Keeper::load(work, secured.disk()).or_stop(Code::ResumeRecord)?;
     Ok(Free {
         secured,
         device,
         record,
     })
+}
+
+/// Reads what will be wiped at the end of the disk. One that has less room than it says would only
+/// fail there when the old system is gone.
+fn read_end(device: &mut dyn Device, disk: &Disk) -> anyhow::Result<()> {
+    let len = LAST.min(disk.bytes) as usize;
+    let mut block = Block::new();
+    device.forget_cached().context("emptying the page cache")?;
+    let read = read_full(device, &mut block.all()[..len], disk.bytes - len as u64)
+        .context("reading the end of the disk")?;
+    ensure!(read == len, "the disk ends {} bytes too early", len - read);
+    Ok(())
 }
 
 /// Unmounts all of `disk` and opens it so that nothing else can use it.

@@ -15,6 +15,8 @@ pub enum Code {
     DiskAmbiguous,
     /// Something holds the disk, or it can't be opened for writing.
     DiskBusy,
+    /// The end of the disk can't be read: it may have less room than it says.
+    DiskEnd,
     /// The image is larger than the disk.
     ImageSize,
     /// The image lacks what stage 2 has to find in it after the flash.
@@ -51,6 +53,7 @@ impl Code {
             Code::DiskNotFound => "disk-not-found",
             Code::DiskAmbiguous => "disk-ambiguous",
             Code::DiskBusy => "disk-busy",
+            Code::DiskEnd => "disk-end",
             Code::ImageSize => "image-size",
             Code::ImageLayout => "image-layout",
             Code::Memory => "memory",
@@ -79,6 +82,7 @@ impl Code {
             }
             Code::DiskAmbiguous => "Take the copy of the disk out of the machine and try again.",
             Code::DiskBusy => "Look in the log for what holds the disk.",
+            Code::DiskEnd => "Replace the disk: it fails, or has less room than it says.",
             Code::ImageSize => "Use a smaller image or a larger disk.",
             Code::ImageLayout => "Use an unmodified balenaOS image for this device type.",
             Code::Memory => {

@@ -215,6 +215,14 @@ fn a_disk_that_something_holds() {
 }
 
 #[test]
+fn a_disk_that_has_less_room_than_it_says() {
+    let world = World::new();
+    let end = world.disk().len() as u64;
+    world.machine.faults.lock().unwrap().read_error = Some((end - 4096, 1));
+    world.stops_with("disk-end");
+}
+
+#[test]
 fn a_disk_that_is_held_for_a_moment() {
     let world = World::new();
     world.machine.faults.lock().unwrap().busy = 3;

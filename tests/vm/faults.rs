@@ -105,7 +105,7 @@ fn a_slow_disk_shows_its_progress_and_ends_well() {
     let cfg = Migratecfg::new(&OsImage::get());
     let mut vm = armed_guest("slow", &cfg).throttled(4 << 20).start();
     for _ in 0..5 {
-        vm.wait_for(" % ");
+        vm.wait_for(" %, ");
     }
     let (_, outcome) = vm.outcome(&wanted(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
@@ -113,6 +113,7 @@ fn a_slow_disk_shows_its_progress_and_ends_well() {
 
 /// Between the stages the disk is replaced by a smaller one with the same content.
 #[test]
+#[ignore = "long: stage 2 looks for the old disk for a minute"]
 fn a_disk_that_shrank_is_not_overwritten() {
     let cfg = Migratecfg::new(&OsImage::get());
     let machine = armed(Machine::guest("shrunken").resized(LARGE), &cfg);
@@ -133,10 +134,7 @@ fn a_disk_that_lies_about_its_size_loses_nothing() {
         end,
     });
     let (_, outcome) = machine.start().outcome(&wanted(&cfg), true);
-    assert!(
-        matches!(outcome, Outcome::Old | Outcome::ResumedToTheEnd),
-        "{outcome}"
-    );
+    assert_eq!(outcome, Outcome::Old);
 }
 
 /// With less and less memory stage 1 refuses sooner or later; where it does not, stage 2 ends well.

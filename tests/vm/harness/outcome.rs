@@ -143,6 +143,11 @@ fn told(said: &str, wanted: &NewSystem, to_the_end: bool) -> Option<Outcome> {
     if let Some(dead) = DEAD_ENDS.iter().find(|text| said.contains(**text)) {
         return Some(Outcome::Lost((*dead).to_owned()));
     }
+    // It says so on the screen and on the line, which are both this console.
+    if said.matches("stage 2 could not be read").count() > 2 {
+        let why = "GRUB can't read stage 2 from the disk, again and again";
+        return Some(Outcome::Lost(why.to_owned()));
+    }
     if said.matches("Kernel panic").count() >= PANICS {
         return Some(Outcome::Lost("the kernel panics".to_owned()));
     }
