@@ -5,6 +5,7 @@ pub mod device;
 pub mod files;
 pub mod image;
 pub mod memory;
+pub mod place;
 
 use crate::config::Config;
 use crate::finding::Finding;
@@ -40,13 +41,13 @@ const CHECKS: &[Check] = &[
     image::data_room,
     files::checksums,
     files::config_json,
-    files::home_dir,
     files::root_room,
     files::backup_script,
     files::backup,
     files::network,
     files::connections,
     files::log_drive,
+    place::payload,
     memory::stage2,
     memory::backup,
     boot::secure_boot,

@@ -210,9 +210,10 @@ fn choose_modules(
         }
         Err(error) => return Err(error).context("reading the list of modules"),
     };
-    // The image may lie on another disk than /.
-    let mounts = ["/", config.home_dir.0.as_str()].map(|path| host.mount_of(path));
-    let disks = mounts
+    // Image and backup may lie on another disk than /, and wait there.
+    let paths = ["/", &config.image_name.0, &config.backup_file.0];
+    let disks = paths
+        .map(|path| host.mount_of(path))
         .into_iter()
         .flatten()
         .flat_map(|mount| &mount.disks)

@@ -25,7 +25,7 @@ use balena_migrate::plan::Steps;
 use balena_migrate::resume::{Record, State};
 use balena_migrate::secret::Secret;
 use balena_migrate::step::core::{self, BuildCore};
-use balena_migrate::step::keep::{Content, Keep, Wanted};
+use balena_migrate::step::keep::{Content, Growth, Keep, Wanted};
 use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
 use balena_migrate::sys::Sys;
 use balena_migrate::sys::files::Gate;
@@ -208,9 +208,9 @@ fn keep() -> Keep {
     image.bytes = 2 * MIB;
     let mut files = core::files("/boot/vmlinuz", MIB);
     files.push(wanted(
-        "backup",
+        "payload",
         Content::Copy {
-            path: "/home/backup.tgz".into(),
+            path: "/executable".into(),
             sha256: None,
             in_place: false,
         },
@@ -222,6 +222,7 @@ fn keep() -> Keep {
         disk_bytes: small_disk().bytes,
         sector_bytes: 512,
         image,
+        growth: None,
         files,
     }
 }
@@ -271,12 +272,15 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
             handover: Box::new(handover()),
             backup: Some(BackupPlace {
                 path: "/home/backup.tgz".into(),
-                fs,
-                path_in_fs: "/home/backup.tgz".into(),
+                place: Place::Memory(FilePath {
+                    fs,
+                    path: "/home/backup.tgz".into(),
+                }),
             }),
             core: Some(Box::new(core())),
             backup_limit,
             data: Box::new(data(None)),
+            kept: Some("/balena-migrate.keep".into()),
         },
         Step::BuildInitramfs {
             path: "/boot/balena-migrate.img".into(),
@@ -414,14 +418,22 @@ fn the_backup_that_was_made_says_where_resin_data_ends() {
         let mut steps = steps(script(), u64::MAX);
         steps
             .steps
-            .retain(|step| matches!(step, Step::SealHandover { .. }));
-        let Step::SealHandover {
-            data: place, core, ..
-        } = &mut steps.steps[0]
+            .retain(|step| matches!(step, Step::Keep(_) | Step::SealHandover { .. }));
+        let [
+            Step::Keep(keep),
+            Step::SealHandover {
+                data: place, core, ..
+            },
+        ] = steps.steps.as_mut_slice()
         else {
             unreachable!();
         };
         *core = None;
+        keep.growth = Some(Growth {
+            data: data(space),
+            backup: Some("/home/backup.tgz".into()),
+            others: 0,
+        });
         **place = data(space);
         let applied = apply(&sys, &sys, &steps);
         if backup == 1 << 30 {
@@ -433,6 +445,13 @@ fn the_backup_that_was_made_says_where_resin_data_ends() {
         let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
         let sealed = Handover::parse(&sealed).unwrap();
         assert_eq!(sealed.payload.image.data_end, end);
+        let Place::Extents(extents) = sealed.payload.file.place else {
+            panic!("{:?}", sealed.payload.file);
+        };
+        assert!(
+            extents[0].start >= end.unwrap_or(4 << 20),
+            "what is kept lies behind the grown resin-data: {extents:?}"
+        );
     }
 }
 
@@ -447,6 +466,10 @@ fn a_whole_run_changes_the_tree_and_undo_gives_it_back() {
     let sealed = Handover::parse(&sealed).unwrap();
     let made = sys.meta("/home/backup.tgz").unwrap().bytes;
     assert!(made > 100, "a new one");
+    let Place::Extents(extents) = &sealed.payload.file.place else {
+        panic!("{:?}", sealed.payload.file);
+    };
+    assert!(extents[0].start >= 4 * MIB, "behind the image: {extents:?}");
     assert_eq!(
         sealed.backup.unwrap().bytes,
         made,

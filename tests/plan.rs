@@ -13,16 +13,18 @@ use balena_migrate::check::{self, Subject};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::finding::{Finding, stops};
-use balena_migrate::handover::{Format, Handover, ImagePartition, TableIdentity};
-use balena_migrate::host::{CustomCfg, FileSystem, Host};
+use balena_migrate::handover::{Format, Handover, ImagePartition, Place, TableIdentity};
+use balena_migrate::host::{Below, CustomCfg, FileSystem, Host, Mapping, MappingTarget};
 use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
 use balena_migrate::network::Keyfile;
 use balena_migrate::network::given::Copied;
 use balena_migrate::payload::scan::{BootFiles, DeviceType, Scan};
+use balena_migrate::place::{Layout, Waits};
 use balena_migrate::plan::{self, Plan, text};
 use balena_migrate::secret::Secret;
 use balena_migrate::step::Step;
+use balena_migrate::step::keep::{Content, Keep};
 
 const CONFIG: &str = "IMAGE_NAME=balena.img.gz\nBALENA_CONFIG=config.json\nBACKUP_SCRIPT=backup.sh\n\
                       MIGRATE_ALL_WIFIS=TRUE\n";
@@ -316,7 +318,7 @@ fn a_definition_is_packed_by_us_and_handed_over() {
     );
     assert_eq!(plan.summary.backup.as_deref(), Some(made));
     assert!(matches!(
-        &plan.work.steps[1],
+        &plan.work.steps[2],
         Step::SealHandover { backup: Some(place), .. } if place.path == made
     ));
 }
@@ -381,6 +383,92 @@ fn the_settings_for_grub_are_carried_in_the_plan() {
     );
 }
 
+fn keep_of(plan: &Plan) -> Option<&Keep> {
+    plan.work.steps.iter().find_map(|step| match step {
+        Step::Keep(keep) => Some(keep.as_ref()),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_image_on_another_disk_waits_there_and_so_does_the_backup() {
+    let mut case = case("debian-12-bios");
+    case.with_home_on_stick();
+    let plan = case.plan();
+    assert_eq!(plan.summary.payload_waits_in, Waits::Disk);
+    assert_eq!(plan.summary.backup_waits_in, Some(Waits::Disk));
+    assert_eq!(plan.summary.payload_waits_because, "sdb is not overwritten");
+    let Place::Disk(file) = &handover(&plan).payload.file.place else {
+        panic!("{:?}", handover(&plan).payload.file);
+    };
+    assert_eq!(file.fs.uuid, "5-5");
+    assert_eq!(file.path, "/balena.img.gz");
+    assert!(keep_of(&plan).is_none());
+    // 18 MiB less than with the image in memory.
+    assert_eq!(plan.summary.memory_needed, 100 << 20);
+}
+
+#[test]
+fn in_memory_by_choice_the_image_counts() {
+    let mut case = case("debian-12-bios");
+    case.set("PAYLOAD=memory\n");
+    let plan = case.plan();
+    assert_eq!(plan.summary.payload_waits_in, Waits::Memory);
+    assert_eq!(plan.summary.payload_waits_because, "by PAYLOAD");
+    assert_eq!(plan.summary.memory_needed, 118 << 20);
+    assert!(matches!(
+        handover(&plan).payload.file.place,
+        Place::Memory(_)
+    ));
+    assert!(keep_of(&plan).is_none());
+}
+
+#[test]
+fn what_is_kept_lies_where_the_image_is_or_where_most_room_is() {
+    let mut case = case("debian-12-bios");
+    let plan = case.plan();
+    let keep = keep_of(&plan).unwrap();
+    assert_eq!(keep.folder, "/balena-migrate.keep");
+    let names: Vec<&str> = keep.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["payload", "backup"]);
+    assert!(matches!(
+        &keep.files[0].content,
+        Content::Copy {
+            in_place: true,
+            sha256: Some(_),
+            ..
+        }
+    ));
+    case.with_home_on_mapping("linear");
+    let plan = case.plan();
+    let keep = keep_of(&plan).unwrap();
+    assert_eq!(keep.folder, "/root/migratecfg/balena-migrate.keep");
+    assert_eq!(keep.layout, Layout::whole(800 << 20, (2 << 30) + (4 << 20)));
+    case.host.mappings[0].targets[0].kind = "crypt".into();
+    case.host.mappings[0].targets[0].below = None;
+    let plan = case.plan();
+    assert_eq!(keep_of(&plan).unwrap().folder, "/balena-migrate.keep");
+}
+
+#[test]
+fn every_place_that_is_not_possible_is_said_with_its_reason() {
+    let mut case = case("debian-12-bios");
+    case.host.memory.total = 110 << 20;
+    case.host.mounts[0].fs_type = "f2fs".into();
+    let findings = case.findings();
+    let finding = findings
+        .iter()
+        .find(|finding| finding.code == "payload-place");
+    assert_eq!(
+        finding.unwrap().sentence(),
+        "the image has no place to wait in while the disk is overwritten: not on another disk: \
+         /root/migratecfg/balena.img.gz is on vda, which is overwritten; not behind the new system: \
+         f2fs does not say where on the disk a file is; not in memory: stage 2 needs 118 MiB of \
+         memory and this machine has 110: image 18, backup 0, initramfs 12, work 24, kept free \
+         (MEM_MIN_FREE_S1) 64"
+    );
+}
+
 #[test]
 fn the_json_has_no_secrets_and_the_same_steps() {
     let plan = case("debian-12-bios").plan();
@@ -442,7 +530,7 @@ const WRONG: &[Row] = &[
             c.scan().data_space = Some(small_ext4());
             c.material.old_backup = Some(1 << 45);
         },
-        &["backup-size", "memory"],
+        &["backup-size", "payload-place"],
     ),
     (
         "a fault in the definition",
@@ -649,8 +737,72 @@ const WRONG: &[Row] = &[
     ),
     (
         "little memory",
-        |c| c.host.memory.total = 100 << 20,
+        |c| c.host.memory.total = 90 << 20,
         &["memory"],
+    ),
+    (
+        "too little memory for the image, and room behind the new system",
+        |c| c.host.memory.total = 110 << 20,
+        &[],
+    ),
+    (
+        "too little memory for the image, and it must be there",
+        |c| {
+            c.set("PAYLOAD=memory\n");
+            c.host.memory.total = 110 << 20;
+        },
+        &["payload-place"],
+    ),
+    (
+        "too little memory for the image, and a full disk",
+        |c| {
+            c.host.memory.total = 110 << 20;
+            c.host.mounts[0].free = 150 << 20;
+        },
+        &["payload-place"],
+    ),
+    (
+        "too little memory for the image, and a small disk",
+        |c| {
+            c.host.memory.total = 110 << 20;
+            c.host.disks[0].bytes = 200 << 20;
+        },
+        &["payload-place"],
+    ),
+    (
+        "an image that must be on another disk and is not",
+        |c| c.set("PAYLOAD=disk\n"),
+        &["payload-place"],
+    ),
+    (
+        "a file system that does not say where a file is",
+        |c| {
+            c.set("PAYLOAD=extents\n");
+            c.host.mounts[0].fs_type = "btrfs".into();
+        },
+        &["root-fs", "payload-place", "grub-write"],
+    ),
+    (
+        "an encrypted file system",
+        |c| {
+            c.set("PAYLOAD=extents\n");
+            c.with_home_on_mapping("crypt");
+            c.host.mounts[0].read_only = true;
+        },
+        &["payload-place", "boot-read-only"],
+    ),
+    (
+        "the image on a logical volume of this disk",
+        |c| c.with_home_on_mapping("linear"),
+        &[],
+    ),
+    (
+        "the image on a logical volume, and it must be in memory",
+        |c| {
+            c.with_home_on_mapping("linear");
+            c.set("PAYLOAD=memory\n");
+        },
+        &["payload-place"],
     ),
     (
         "a large old backup",
@@ -658,7 +810,7 @@ const WRONG: &[Row] = &[
             c.config = config("IMAGE_NAME=i\nBALENA_CONFIG=config.json");
             c.material.old_backup = Some(1 << 30);
         },
-        &["memory"],
+        &["payload-place"],
     ),
     ("UEFI", |c| c.host.firmware.efi = true, &["boot-loader"]),
     (
@@ -835,6 +987,54 @@ impl Case {
             path: "/root/migratecfg/office".into(),
             bytes: Secret::new(*b"[connection]\nid=office\n"),
         });
+    }
+
+    /// HOME_DIR on a mapping of the second partition of the disk.
+    fn with_home_on_mapping(&mut self, kind: &str) {
+        let below = (kind == "linear").then(|| Below {
+            name: "vda2".into(),
+            start: 4 << 20,
+        });
+        let disk = &mut self.host.disks[0];
+        disk.bytes = 4 << 30;
+        let mut part = disk.partitions[0].clone();
+        (part.name, part.number) = ("vda2".into(), 2);
+        (part.start, part.bytes) = (2 << 30, 1 << 30);
+        disk.partitions.push(part);
+        self.host.mappings = vec![Mapping {
+            name: "dm-0".into(),
+            targets: vec![MappingTarget {
+                start: 0,
+                bytes: 800 << 20,
+                kind: kind.into(),
+                below,
+            }],
+        }];
+        let mut mount = self.host.mounts[0].clone();
+        mount.point = "/root/migratecfg".into();
+        mount.device_name = "dm-0".into();
+        (mount.bytes, mount.free) = (700 << 20, 600 << 20);
+        self.host.mounts.push(mount);
+    }
+
+    /// HOME_DIR on a USB stick without partitions.
+    fn with_home_on_stick(&mut self) {
+        let mut disk = self.host.disks[0].clone();
+        disk.name = "sdb".into();
+        disk.partitions.clear();
+        disk.fs = Some(FileSystem {
+            fs_type: "vfat".into(),
+            uuid: "5-5".into(),
+            label: String::new(),
+        });
+        self.host.disks.push(disk);
+        let mut mount = self.host.mounts[0].clone();
+        mount.point = "/root/migratecfg".into();
+        mount.device_name = "sdb".into();
+        mount.disks = vec!["sdb".into()];
+        mount.fs_type = "vfat".into();
+        mount.uuid = Some("5-5".into());
+        self.host.mounts.push(mount);
     }
 
     /// LOG_DRIVE on a second disk, with LOG_FS_TYPE left at ext4.

@@ -21,32 +21,6 @@ pub fn checksums(subject: &Subject) -> Vec<Finding> {
     subject.material.checksum_findings.clone()
 }
 
-/// Stage 2 must be able to mount the file system that holds the image.
-pub fn home_dir(subject: &Subject) -> Vec<Finding> {
-    let home = &subject.config.home_dir.0;
-    match subject.host.mount_of(home) {
-        Some(mount)
-            if subject.host.partition(&mount.device_name).is_some()
-                && mount.uuid.is_some()
-                && mount.fs_type.starts_with("ext") =>
-        {
-            Vec::new()
-        }
-        // The check of / itself says that, and copying the folder would not help.
-        Some(mount) if mount.point == "/" => Vec::new(),
-        mount => {
-            let place = mount.map_or("no block device".to_owned(), |mount| {
-                format!("{} on {}", mount.fs_type, mount.device_name)
-            });
-            vec![Finding::error(
-                "home-dir",
-                format!("{home} is on {place}, which stage 2 can't mount"),
-                "copy the folder to the file system that holds /",
-            )]
-        }
-    }
-}
-
 /// The backup script can be run.
 pub fn backup_script(subject: &Subject) -> Vec<Finding> {
     let Some(script) = &subject.config.backup_script.value else {

@@ -1,8 +1,11 @@
-//! The check of memory: stage 2 keeps the image and the backup in it.
+//! The check of memory: what stage 2 keeps in it, and what it works with.
 
 use super::Subject;
+use super::place::choose;
 use crate::backup::{self, Origin};
 use crate::finding::Finding;
+use crate::payload::scan::Scan;
+use crate::place::Waits;
 
 /// What stage 2 needs for itself: its buffers, the kernel's tables and caches that can't be freed.
 const WORKING: u64 = 24 << 20;
@@ -10,9 +13,9 @@ const WORKING: u64 = 24 << 20;
 /// What stage 2 needs, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// The image file.
+    /// The image file, when it waits in memory.
     pub image: u64,
-    /// The backup, when it is there already.
+    /// The backup, when it waits in memory and is there already.
     pub backup: u64,
     /// The initramfs, packed and unpacked: for a moment both are there.
     pub initramfs: u64,
@@ -23,20 +26,47 @@ pub struct Need {
 }
 
 impl Need {
-    /// The need by what is known in stage 1; `None` without a usable image.
-    pub fn of(subject: &Subject) -> Option<Need> {
-        let scan = subject.material.image.as_ref().ok()?;
-        Some(Need {
-            image: scan.file_bytes,
-            backup: match backup::origin(subject.config) {
-                Origin::Existing => subject.material.old_backup.unwrap_or(0),
-                // It is made anew, of a size that nobody knows before.
-                Origin::Script(_) | Origin::Definition(_) | Origin::Directories(_) => 0,
-            },
+    /// The need by what is known in stage 1, with image and backup waiting at these places.
+    pub fn of(subject: &Subject, scan: &Scan, payload: Waits, backup: Waits) -> Need {
+        let in_memory = |place: Waits, bytes: u64| match place {
+            Waits::Memory => bytes,
+            Waits::Disk | Waits::Extents => 0,
+        };
+        let backup_bytes = match backup::origin(subject.config) {
+            Origin::Existing => subject.material.old_backup.unwrap_or(0),
+            // It is made anew, of a size that nobody knows before.
+            Origin::Script(_) | Origin::Definition(_) | Origin::Directories(_) => 0,
+        };
+        Need {
+            image: in_memory(payload, scan.file_bytes),
+            backup: in_memory(backup, backup_bytes),
             initramfs: 2 * subject.material.initramfs_bytes,
             working: WORKING + scan.unpack_memory,
             reserve: subject.config.mem_min_free_s1.bytes(),
-        })
+        }
+    }
+
+    /// The need with the places that are chosen; `None` when there are none.
+    pub fn chosen(subject: &Subject) -> Option<Need> {
+        let scan = subject.material.image.as_ref().ok()?;
+        let choice = choose(subject)?.ok()?;
+        Some(Need::of(subject, scan, choice.payload, choice.backup))
+    }
+
+    /// For people, beside the `total` memory of the machine.
+    pub fn in_words(self, total: u64) -> String {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        format!(
+            "stage 2 needs {} MiB of memory and this machine has {}: image {}, backup {}, \
+             initramfs {}, work {}, kept free (MEM_MIN_FREE_S1) {}",
+            mib(self.total()),
+            total >> 20,
+            mib(self.image),
+            mib(self.backup),
+            mib(self.initramfs),
+            mib(self.working),
+            mib(self.reserve),
+        )
     }
 
     /// All of it.
@@ -45,36 +75,25 @@ impl Need {
     }
 }
 
-/// The machine has that much memory.
+/// The machine has that much memory, wherever the image waits.
 pub fn stage2(subject: &Subject) -> Vec<Finding> {
-    let Some(need) = Need::of(subject) else {
-        return Vec::new();
-    };
     let total = subject.host.memory.total;
-    if need.total() <= total {
-        return Vec::new();
+    match Need::chosen(subject) {
+        Some(need) if need.total() > total => vec![Finding::error(
+            "memory",
+            need.in_words(total),
+            "use a machine with more memory, or lower MEM_MIN_FREE_S1",
+        )],
+        _ => Vec::new(),
     }
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    vec![Finding::error(
-        "memory",
-        format!(
-            "stage 2 needs {} MiB of memory and this machine has {}: image {}, backup {}, \
-             initramfs {}, work {}, kept free (MEM_MIN_FREE_S1) {}",
-            mib(need.total()),
-            total >> 20,
-            mib(need.image),
-            mib(need.backup),
-            mib(need.initramfs),
-            mib(need.working),
-            mib(need.reserve),
-        ),
-        "use a smaller image or backup, or a machine with more memory",
-    )]
 }
 
 /// A backup that is yet to be made may fit: how well it packs is known when it is made.
 pub fn backup(subject: &Subject) -> Vec<Finding> {
-    let Some(need) = Need::of(subject) else {
+    let Some(Ok(choice)) = choose(subject) else {
+        return Vec::new();
+    };
+    let Some(need) = Need::chosen(subject).filter(|_| choice.backup == Waits::Memory) else {
         return Vec::new();
     };
     let packed = subject.material.backup.size.packed;

@@ -41,6 +41,10 @@ pub struct Options {
     #[arg(short, long, value_name = "DISK", global = true)]
     pub flash_to: Option<String>,
 
+    /// Where the image waits: auto, memory, disk or extents (PAYLOAD)
+    #[arg(long, value_name = "PLACE", global = true)]
+    pub payload: Option<String>,
+
     /// Carry this wifi network of the device; may be repeated (MIGRATE_WIFIS)
     #[arg(long, value_name = "SSID", global = true)]
     pub wifi: Vec<String>,
@@ -201,6 +205,7 @@ impl Options {
             ("DO_REBOOT", self.reboot.map(|seconds| seconds.to_string())),
             ("NO_FLASH", says(self.pretend, "TRUE")),
             ("FLASH_TO", given(&self.flash_to)),
+            ("PAYLOAD", given(&self.payload)),
             ("MIGRATE_WIFIS", lines(&self.wifi)),
             ("NO_WIFIS", says(self.no_wifis, "TRUE")),
             ("COPY_NMGR_FILES", lines(&self.nwmgr_cfg)),

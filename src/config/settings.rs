@@ -5,7 +5,7 @@
 
 use super::kind::limit::{BadBlocks, Seconds, Speed};
 use super::kind::network::{HomeFiles, HostName, Port, Ssids, TakenNames};
-use super::kind::word::{GrubDevice, TermExit};
+use super::kind::word::{GrubDevice, PayloadPlace, TermExit};
 use super::kind::{
     DeviceFile, Folder, Folders, FsType, HomeFile, Kilobytes, Kind, Reboot, Refusal,
 };
@@ -100,6 +100,10 @@ settings! {
     FLASH_TO flash_to: Option<DeviceFile> = "", Some("--flash-to"),
         "The disk to overwrite. This version only overwrites the one that holds /, so this can only \
          confirm it: any other disk is refused.";
+    PAYLOAD payload: PayloadPlace = "auto", Some("--payload"),
+        "Where the image waits while the disk is overwritten. disk: on another disk, where it is. \
+         extents: on this disk, in space behind the new system. memory: in memory, all of it. auto: \
+         the first of these that is possible. `plan` says which, and why.";
     NO_OS_CHECK no_os_check: bool = "FALSE", Some("--no-os-check"),
         "TRUE: no warning about a distribution that this version was not tested on.";
     KEEP_NAME keep_name: bool = "TRUE", Some("--no-keep-name"),

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail};
 use super::journal::DIR;
 use super::{core, keep};
 use crate::backup::{self, Volume, aside};
-use crate::handover::{self, FilePath, Handover, Place, StoredFile, Target};
+use crate::handover::{self, Handover, Place, StoredFile, Target};
 use crate::initramfs;
 use crate::payload::digest::sha256_hex;
+use crate::place::{self, Kept, Manifest};
 use crate::step::{BackupPlace, Expect, Step, Undo, Writers};
 use crate::sys::Sys;
 
@@ -119,17 +120,21 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             backup_limit,
             core,
             data,
+            kept,
         } => {
             let mut sealed = handover.clone();
-            sealed.backup = backup
-                .as_ref()
-                .map(|backup| measure(sys, backup, *backup_limit))
-                .transpose()?;
+            if let Some(folder) = kept {
+                name_kept(&mut sealed, &keep::read_manifest(sys, folder)?);
+            }
+            if let (Some(backup), None) = (backup, &sealed.backup) {
+                sealed.backup = Some(measure(sys, backup, *backup_limit)?);
+            }
             sealed.resume = core
                 .as_ref()
                 .map(|core| core::resume(sys, core))
                 .transpose()?;
             sealed.payload.image.data_end = data.end_for(data_bytes(&sealed))?;
+            check_kept(&sealed)?;
             write(sys, handover::PATH, &sealed.to_bytes(), 0o600)
         }
         Step::BuildInitramfs { path, recipe } => {
@@ -255,6 +260,29 @@ fn data_bytes(handover: &Handover) -> u64 {
     backup + files.map(|file| file.bytes).sum::<u64>()
 }
 
+/// Nothing that is kept may lie where the new system comes to lie.
+fn check_kept(handover: &Handover) -> Result<()> {
+    let image = &handover.payload.image;
+    let end = image.bytes.max(image.data_end.unwrap_or(0));
+    let files = [Some(&handover.payload.file), handover.backup.as_ref()];
+    for file in files.into_iter().flatten() {
+        if let Place::Extents(extents) = &file.place
+            && (extents.is_empty() || extents.iter().any(|extent| extent.start < end))
+        {
+            bail!("a kept file is in the way of the new system, which ends at byte {end}");
+        }
+    }
+    Ok(())
+}
+
+/// Names the places of what was kept behind the new system.
+fn name_kept(handover: &mut Handover, manifest: &Manifest) {
+    if let Some(payload) = manifest.files.get(place::PAYLOAD) {
+        handover.payload.file = payload.stored();
+    }
+    handover.backup = manifest.files.get(place::BACKUP).map(Kept::stored);
+}
+
 /// Size and hash of the backup, which must leave room in memory for the rest.
 fn measure(sys: &Sys, backup: &BackupPlace, limit: u64) -> Result<StoredFile> {
     let mut file = sys
@@ -272,10 +300,7 @@ fn measure(sys: &Sys, backup: &BackupPlace, limit: u64) -> Result<StoredFile> {
     std::io::copy(&mut Read::by_ref(&mut file), &mut hash)
         .with_context(|| format!("reading {}", backup.path))?;
     Ok(StoredFile {
-        place: Place::Memory(FilePath {
-            fs: backup.fs.clone(),
-            path: backup.path_in_fs.clone(),
-        }),
+        place: backup.place.clone(),
         bytes,
         sha256: hash.hex(),
     })

@@ -190,6 +190,22 @@ fn verify(sys: &Sys, keep: &Keep, kept: &Kept) -> Result<()> {
     Ok(())
 }
 
+/// Where resin-data will end, when it has to grow for the backup, which has its size by now.
+fn data_end(sys: &Sys, keep: &Keep) -> Result<Option<u64>> {
+    let Some(growth) = &keep.growth else {
+        return Ok(keep.image.data_end);
+    };
+    let backup = match &growth.backup {
+        Some(path) => {
+            sys.meta(path)
+                .with_context(|| format!("measuring {path}"))?
+                .bytes
+        }
+        None => 0,
+    };
+    Ok(growth.data.end_for(backup + growth.others)?)
+}
+
 /// What is being done, and the spacers so far.
 struct Work<'a> {
     sys: &'a Sys,
@@ -224,7 +240,7 @@ impl<'a> Work<'a> {
             sys,
             keep,
             say,
-            region: Region::behind(&keep.image, keep.disk_bytes),
+            region: Region::behind(keep.image.bytes, data_end(sys, keep)?, keep.disk_bytes),
             margin: margin(space.bytes),
             folders,
             spacers: Vec::new(),
@@ -352,7 +368,8 @@ impl<'a> Work<'a> {
         while found < whole {
             let Some(size) = sizes.peek() else {
                 bail!(
-                    "{} has room for {} MiB of it behind the new system, {} are needed",
+                    "{} has room for {} MiB of it behind the new system, {} are needed; make room, or \
+                     try PAYLOAD=memory",
                     self.keep.disk,
                     found >> 20,
                     whole.div_ceil(1 << 20)

@@ -12,6 +12,35 @@ pub use layout::{Layout, Refusal};
 pub use manifest::{Kept, Manifest};
 pub use region::{Fit, Region};
 
+/// Where a file waits while the disk is overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Waits {
+    /// In memory.
+    Memory,
+    /// On another disk.
+    Disk,
+    /// On the disk that is overwritten, behind the end of the new system.
+    Extents,
+}
+
+impl Waits {
+    /// For people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Waits::Memory => "in memory",
+            Waits::Disk => "on another disk",
+            Waits::Extents => "behind the new system",
+        }
+    }
+}
+
+/// Name of the image among the kept files.
+pub const PAYLOAD: &str = "payload";
+
+/// Name of the backup among the kept files.
+pub const BACKUP: &str = "backup";
+
 /// Folder of the kept files, in the root of a file system.
 pub const FOLDER: &str = "balena-migrate.keep";
 

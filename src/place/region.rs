@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::{Extent, Image};
+use crate::handover::Extent;
 
 /// Nothing is kept in the last bytes of the disk: stage 2 wipes what old partition tables, arrays
 /// and pools left there.
@@ -34,8 +34,8 @@ pub enum Fit {
 impl Region {
     /// What is left of a disk of that size behind the new system: the image, and resin-data where
     /// it grows beyond the image.
-    pub fn behind(image: &Image, disk_bytes: u64) -> Region {
-        let new_system = image.bytes.max(image.data_end.unwrap_or(0));
+    pub fn behind(image_bytes: u64, data_end: Option<u64>, disk_bytes: u64) -> Region {
+        let new_system = image_bytes.max(data_end.unwrap_or(0));
         let start = new_system.next_multiple_of(STEP);
         Region {
             start,
@@ -70,30 +70,12 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handover::ImagePartition;
 
     const MIB: u64 = 1 << 20;
 
-    fn image(bytes: u64, data_end: Option<u64>) -> Image {
-        let part = ImagePartition {
-            number: 1,
-            label: String::new(),
-            fs_type: "ext4".to_owned(),
-            start: 0,
-            bytes: 1,
-        };
-        Image {
-            bytes,
-            sha256: String::new(),
-            boot: part.clone(),
-            data: part,
-            data_end,
-        }
-    }
-
     #[test]
     fn it_starts_behind_the_image_and_behind_grown_resin_data() {
-        let region = |bytes, data_end| Region::behind(&image(bytes, data_end), 1000 * MIB);
+        let region = |bytes, data_end| Region::behind(bytes, data_end, 1000 * MIB);
         let plain = region(9 * MIB, None);
         assert_eq!((plain.start, plain.end), (12 * MIB, 996 * MIB));
         assert_eq!(region(8 * MIB, None).start, 8 * MIB);

@@ -5,11 +5,12 @@
 pub mod summary;
 pub mod text;
 
-use self::summary::{DiskSummary, GrubFiles, ImageSummary, NewFile, Summary, Waits};
+use self::summary::{DiskSummary, GrubFiles, ImageSummary, NewFile, Summary};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::Subject;
 use crate::check::memory::Need;
+use crate::check::place::{Choice, choose, ground};
 use crate::config::Config;
 use crate::growth::DataPlace;
 use crate::handover::{
@@ -20,7 +21,9 @@ use crate::host::{Disk, Host, Mount};
 use crate::initramfs::{Compression, Recipe, SmallFile};
 use crate::payload::digest::sha256_hex;
 use crate::payload::scan::Scan;
+use crate::place::{self, Waits};
 use crate::secret::Secret;
+use crate::step::keep::{Content, Growth, Keep, Wanted};
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
 
@@ -66,7 +69,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let loader = boot::of(host).expect("checked: the boot loader");
     let armament = (!*config.no_setup).then(|| arm(config, host, loader.as_ref()));
     let new = new_files(subject);
-    let backup = backup_place(subject);
+    let choice = choose(subject)
+        .expect("checked: the image")
+        .expect("checked: its place");
+    let backup = backup_place(subject, choice.backup);
 
     let mut files = Vec::new();
     let old_boot_files = armament.iter().flat_map(|armament| &armament.old_files);
@@ -79,7 +85,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             .enumerate()
             .map(|(number, old)| restore(host, number, old, &mut files))
             .collect(),
-        payload: payload(host, &config.image_name.0, scan),
+        payload: payload(host, &config.image_name.0, scan, choice.payload),
         backup: None,
         install: new
             .iter()
@@ -98,7 +104,14 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         power: *config.power,
         log_level: *config.s2_log_level,
     };
-    let need = Need::of(subject).expect("checked: the image");
+    let need = Need::of(subject, scan, choice.payload, choice.backup);
+    let keep = keep(
+        subject,
+        scan,
+        &choice,
+        &handover.payload.image,
+        backup.as_ref(),
+    );
     let summary = Summary {
         machine: host.hostname.clone(),
         system: host.os.pretty_name.clone(),
@@ -110,7 +123,9 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             bytes: scan.file_bytes,
             unpacked_bytes: scan.image_bytes,
         },
-        payload_waits_in: Waits::Memory,
+        payload_waits_in: choice.payload,
+        payload_waits_because: choice.why.clone(),
+        backup_waits_in: backup.as_ref().map(|_| choice.backup),
         memory_needed: need.total(),
         memory_total: host.memory.total,
         backup: backup.as_ref().map(|backup| backup.path.clone()),
@@ -132,12 +147,18 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
 
     let mut steps = Vec::new();
     steps.extend(backup_step(subject));
+    let kept = keep.as_ref().map(|keep| keep.folder.clone());
+    steps.extend(keep.map(|keep| Step::Keep(Box::new(keep))));
     steps.push(Step::SealHandover {
         handover: Box::new(handover),
-        backup_limit: host.memory.total.saturating_sub(need.total()),
+        backup_limit: match choice.backup {
+            Waits::Memory => host.memory.total.saturating_sub(need.total()),
+            Waits::Disk | Waits::Extents => u64::MAX,
+        },
         data: Box::new(DataPlace::of(scan, disk.bytes).expect("checked: the labels")),
         backup,
         core: None,
+        kept,
     });
     steps.push(Step::BuildInitramfs {
         path: INITRAMFS.to_owned(),
@@ -192,6 +213,19 @@ fn fs_of(mount: &Mount) -> FsIdentity {
     }
 }
 
+/// Where a file of this machine waits, as far as that is known before it is kept.
+fn waiting(host: &Host, path: &str, waits: Waits) -> Place {
+    let file = || {
+        let (fs, path) = place_of(host, path);
+        FilePath { fs, path }
+    };
+    match waits {
+        Waits::Memory => Place::Memory(file()),
+        Waits::Disk => Place::Disk(file()),
+        Waits::Extents => Place::Extents(Vec::new()),
+    }
+}
+
 /// A file of this machine as stage 2 will find it.
 fn place_of(host: &Host, path: &str) -> (FsIdentity, String) {
     let mount = host.mount_of(path).expect("checked: the file system");
@@ -199,14 +233,13 @@ fn place_of(host: &Host, path: &str) -> (FsIdentity, String) {
     (fs_of(mount), inside)
 }
 
-fn payload(host: &Host, path: &str, scan: &Scan) -> Payload {
-    let (fs, inside) = place_of(host, path);
+fn payload(host: &Host, path: &str, scan: &Scan, waits: Waits) -> Payload {
     let part = |label: &str| -> ImagePartition {
         scan.partition(label).expect("checked: the labels").clone()
     };
     Payload {
         file: StoredFile {
-            place: Place::Memory(FilePath { fs, path: inside }),
+            place: waiting(host, path, waits),
             bytes: scan.file_bytes,
             sha256: scan.file_sha256.clone(),
         },
@@ -286,17 +319,59 @@ fn restore(
 }
 
 /// The backup that will be made, or the one that lies there.
-fn backup_place(subject: &Subject) -> Option<BackupPlace> {
+fn backup_place(subject: &Subject, waits: Waits) -> Option<BackupPlace> {
     let made = backup::origin(subject.config) != Origin::Existing;
     if !made && subject.material.old_backup.is_none() {
         return None;
     }
     let path = subject.config.backup_file.0.clone();
-    let (fs, path_in_fs) = place_of(subject.host, &path);
-    Some(BackupPlace {
-        path,
-        fs,
-        path_in_fs,
+    let place = waiting(subject.host, &path, waits);
+    Some(BackupPlace { path, place })
+}
+
+/// What is kept behind the new system.
+fn keep(
+    subject: &Subject,
+    scan: &Scan,
+    choice: &Choice,
+    image: &Image,
+    backup: Option<&BackupPlace>,
+) -> Option<Keep> {
+    if choice.payload != Waits::Extents {
+        return None;
+    }
+    let ground = ground(subject, scan).expect("checked: the image's place");
+    let wanted = |name: &str, path: &str, sha256: Option<String>| Wanted {
+        name: name.to_owned(),
+        content: Content::Copy {
+            path: path.to_owned(),
+            in_place: subject
+                .host
+                .mount_of(path)
+                .is_some_and(|mount| mount.device_name == ground.mount.device_name),
+            sha256,
+        },
+        contiguous: false,
+    };
+    let path = &subject.config.image_name.0;
+    let mut files = vec![wanted(place::PAYLOAD, path, Some(scan.file_sha256.clone()))];
+    if choice.backup == Waits::Extents {
+        files.extend(backup.map(|backup| wanted(place::BACKUP, &backup.path, None)));
+    }
+    Some(Keep {
+        folder: ground.folder(),
+        layout: ground.layout.clone(),
+        disk: ground.disk.name.clone(),
+        disk_bytes: ground.disk.bytes,
+        sector_bytes: ground.disk.sector_bytes,
+        image: image.clone(),
+        growth: DataPlace::of(scan, ground.disk.bytes).map(|data| Growth {
+            data,
+            backup: backup.map(|backup| backup.path.clone()),
+            // What is installed goes to resin-boot.
+            others: 0,
+        }),
+        files,
     })
 }
 

@@ -4,6 +4,7 @@ use super::text;
 use crate::config::Config;
 use crate::config::kind::HomeFile;
 use crate::host::{Disk, Host};
+use crate::place::Waits;
 
 /// The facts of the plan, for people and for scripts.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -18,6 +19,10 @@ pub struct Summary {
     pub image: ImageSummary,
     /// Where the payload waits while the disk is overwritten.
     pub payload_waits_in: Waits,
+    /// Why there.
+    pub payload_waits_because: String,
+    /// Where the backup waits, if there is one.
+    pub backup_waits_in: Option<Waits>,
     /// Bytes of memory that stage 2 needs, a backup of unknown size not counted.
     pub memory_needed: u64,
     /// Bytes of memory of the machine.
@@ -34,18 +39,6 @@ pub struct Summary {
     pub grub: GrubFiles,
     /// Stage 2 stops before the first write.
     pub pretend: bool,
-}
-
-/// Where the payload waits while the disk is overwritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Waits {
-    /// In memory.
-    Memory,
-    /// On another disk.
-    Disk,
-    /// On the disk that is overwritten, behind the end of the new system.
-    Extents,
 }
 
 /// The settings GRUB_*: carried, and used by nothing yet.

@@ -108,9 +108,17 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         ),
     ));
     rows.push((
+        "",
+        format!(
+            "waits {} while the disk is overwritten: {}",
+            summary.payload_waits_in.in_words(),
+            summary.payload_waits_because
+        ),
+    ));
+    rows.push((
         "memory",
         format!(
-            "the image waits in memory: stage 2 needs {}, this machine has {}",
+            "stage 2 needs {}, this machine has {}",
             size(summary.memory_needed),
             size(summary.memory_total)
         ),

@@ -1,5 +1,6 @@
 //! The step that puts files onto the disk to overwrite, behind all that the flash touches.
 
+use crate::growth::DataPlace;
 use crate::handover::Image;
 use crate::place::Layout;
 
@@ -18,8 +19,21 @@ pub struct Keep {
     pub sector_bytes: u32,
     /// The new system: files are kept behind it.
     pub image: Image,
+    /// How far it reaches when resin-data has to grow; without this, as far as `image` says.
+    pub growth: Option<Growth>,
     /// The files, each with a name of its own.
     pub files: Vec<Wanted>,
+}
+
+/// What resin-data may have to grow for.
+#[derive(Debug, Clone)]
+pub struct Growth {
+    /// resin-data.
+    pub data: DataPlace,
+    /// The backup, wherever it waits: it is measured when the step acts.
+    pub backup: Option<String>,
+    /// Bytes of the other files for resin-data.
+    pub others: u64,
 }
 
 /// A file to keep.

@@ -12,7 +12,7 @@ use self::core::BuildCore;
 use self::keep::Keep;
 use crate::backup::Volume;
 use crate::growth::DataPlace;
-use crate::handover::Handover;
+use crate::handover::{Handover, Place};
 use crate::initramfs::Recipe;
 use crate::secret::Secret;
 
@@ -61,6 +61,8 @@ pub enum Step {
         core: Option<Box<BuildCore>>,
         /// resin-data of the image, which may have to grow for the backup.
         data: Box<DataPlace>,
+        /// Folder of what was kept behind the new system by [`Step::Keep`], if anything was.
+        kept: Option<String>,
     },
     /// Build the initramfs around the sealed hand-over.
     BuildInitramfs {
@@ -87,10 +89,8 @@ pub enum Step {
 pub struct BackupPlace {
     /// Its path on this machine.
     pub path: String,
-    /// The file system that holds it.
-    pub fs: crate::handover::FsIdentity,
-    /// Its path on that file system.
-    pub path_in_fs: String,
+    /// Where it waits; what was kept behind the new system is named by the manifest instead.
+    pub place: Place,
 }
 
 /// What the planner saw at the place of a file.

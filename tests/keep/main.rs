@@ -82,6 +82,7 @@ fn case(image_bytes: u64, disk: Disk, files: Vec<Wanted>) -> Case {
         disk_bytes: disk.bytes,
         sector_bytes: 512,
         image: image(image_bytes),
+        growth: None,
         files,
     };
     Case { dir, disk, keep }
@@ -133,7 +134,7 @@ fn files_lie_behind_the_new_system_and_spacers_are_gone() {
     case.write("payload", &bytes);
     let (done, sys, keep, _dir) = case.run();
     let manifest = done.unwrap();
-    let region = Region::behind(&keep.image, keep.disk_bytes);
+    let region = Region::behind(keep.image.bytes, None, keep.disk_bytes);
     for (name, kept) in &manifest.files {
         for extent in kept.extents() {
             assert!(region.start <= extent.start, "{name}: {extent:?}");
@@ -184,7 +185,8 @@ fn too_little_room_is_said_with_what_there_is() {
     let (done, ..) = case.run();
     assert_eq!(
         done.unwrap_err(),
-        "keeping `record` on vda: vda has room for 0 MiB of it behind the new system, 30 are needed"
+        "keeping `record` on vda: vda has room for 0 MiB of it behind the new system, 30 are needed; \
+         make room, or try PAYLOAD=memory"
     );
 }
 

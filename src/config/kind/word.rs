@@ -56,6 +56,36 @@ impl Kind for Power {
     }
 }
 
+/// Where the image is to wait while the disk is overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadPlace {
+    /// At the best place that is possible.
+    Auto,
+    /// In memory.
+    Memory,
+    /// On another disk.
+    Disk,
+    /// On the disk that is overwritten, behind the new system.
+    Extents,
+}
+
+impl Kind for PayloadPlace {
+    const SYNTAX: &'static str = "auto, memory, disk or extents";
+
+    fn read(text: &str, _: &str) -> Result<Self, Refusal> {
+        match text {
+            "auto" => Ok(PayloadPlace::Auto),
+            "memory" => Ok(PayloadPlace::Memory),
+            "disk" => Ok(PayloadPlace::Disk),
+            "extents" => Ok(PayloadPlace::Extents),
+            _ => refuse(
+                format!("is `{text}`, which is no place for the image"),
+                format!("write {}", Self::SYNTAX),
+            ),
+        }
+    }
+}
+
 /// A disk as GRUB names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrubDevice(pub String);
