@@ -219,6 +219,7 @@ fn install(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
             let content = initramfs
                 .read(&file.content)
                 .with_context(|| format!("reading {}", file.content))?;
+            work.log.detail(format!("writing {}", file.path));
             put(sys, &file.path, &content, 0o600)?;
         }
     }

@@ -20,6 +20,9 @@ const TRIES_TO_OFF: u32 = 8;
 /// and so much time has passed since the first failure.
 const TIME_TO_OFF: Duration = Duration::from_secs(60 * 60);
 
+/// How often a screen is drawn during a wait: the kernel writes its errors over the picture.
+const REDRAW: Duration = Duration::from_secs(10);
+
 /// In the memory folder: [`Failures`] as JSON.
 const FILE: &str = "/failures";
 
@@ -45,18 +48,23 @@ pub fn hold(work: &Work, tries: u32, error: &anyhow::Error) {
 /// Says what failed, and waits; longer each time, up to five minutes.
 pub fn wait(machine: &dyn Machine, log: &Log, tries: u32, error: &anyhow::Error) {
     let pause = Duration::from_secs(300.min(5 << tries.min(6)));
+    log.say_disk_errors();
     if tries >= QUICK_TRIES {
         log.tell(
             "** The disk is overwritten in part: leave the machine on. It is tried again and again.",
         );
     }
-    log.say_disk_errors();
     log.tell(format!(
         "** try {tries} failed: {error:#}; next try in {} s",
         pause.as_secs()
     ));
-    log.draw();
-    machine.sleep(pause);
+    let mut left = pause;
+    while !left.is_zero() {
+        log.draw();
+        let now = left.min(REDRAW);
+        machine.sleep(now);
+        left -= now;
+    }
 }
 
 /// Forgets what failed: all is well now.

@@ -178,7 +178,7 @@ fn the_log_level_says_what_is_shown_and_the_log_has_the_steps_all_the_same() {
 #[test]
 fn the_screen_tells_the_state_from_the_start_to_the_end() {
     let world = World::new();
-    world.machine.faults.lock().unwrap().write_error = Some((5 * MIB, 1));
+    world.machine.faults.lock().unwrap().write_error = Some((5 * MIB, 2));
     world.migrates();
     let pictures = world.machine.pictures.lock().unwrap();
     let pictures: Vec<String> = pictures.iter().map(|lines| lines.join("\n")).collect();
@@ -192,6 +192,9 @@ fn the_screen_tells_the_state_from_the_start_to_the_end() {
     assert!(held.contains("DO NOT SWITCH THE MACHINE OFF"), "{held}");
     assert!(held.contains("disk     sda: 0.0 GB"), "{held}");
     assert!(held.contains("[>] write the image"), "{held}");
+    // The second wait, of 20 seconds, from the 11th on: the picture is mended in the middle of it.
+    let mut headings = pictures.iter().filter_map(|shown| shown.lines().next());
+    assert!(headings.any(|heading| heading.ends_with("0:00:21")));
     let last = pictures.last().expect("there is one");
     assert!(last.contains("starts now"), "{last}");
     assert!(last.contains("the new system starts"), "{last}");
