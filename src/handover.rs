@@ -280,6 +280,9 @@ pub struct Image {
     pub data: ImagePartition,
     /// Where resin-data is to end on the disk, in bytes, when it has to grow for the backup.
     pub data_end: Option<u64>,
+    /// `balenaos.fingerprint` on resin-boot is true of the image: then it must be true of the new
+    /// system too.
+    pub fingerprint: bool,
 }
 
 /// A partition of the image.

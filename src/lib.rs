@@ -23,6 +23,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod ext_space;
 pub mod finding;
+pub mod fingerprint;
 pub mod growth;
 pub mod handover;
 pub mod host;

@@ -152,6 +152,7 @@ fn handover() -> Handover {
                 boot: part("resin-boot"),
                 data: part("resin-data"),
                 data_end: None,
+                fingerprint: false,
             },
         },
         backup: None,

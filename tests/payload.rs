@@ -43,6 +43,9 @@ fn image() -> &'static [u8] {
                 write("device-type.json", b"{\"slug\":\"intel-nuc\",\"aliases\":[\"nuc\"],\"arch\":\"amd64\"}");
                 write("kernel", &noise(MIB, 3));
                 write("balena-image", b"");
+                fs::create_dir(dir.path().join("splash")).unwrap();
+                write("splash/logo", b"hello\n");
+                write("balenaos.fingerprint", b"b1946ac92492d2347c6235b4d2611184  ./splash/logo\n");
             }
             let like = label(
                 fs_type,
@@ -132,6 +135,7 @@ fn a_balena_image_is_known_by_its_tables_labels_and_files() {
         .collect();
     assert_eq!(found, expected);
     assert_eq!(scan.slug(), Some("intel-nuc"));
+    assert!(scan.boot.fingerprint);
     let device_type = scan.boot.device_type.as_ref().unwrap();
     assert_eq!(device_type.slug.as_deref(), Some("intel-nuc"));
     assert_eq!(device_type.aliases, ["nuc"]);
@@ -270,6 +274,14 @@ fn logical_partitions_in_falling_order_are_refused() {
 }
 
 #[test]
+fn a_fingerprint_that_is_not_true_of_the_image_is_not_relied_on() {
+    let mut changed = image().to_vec();
+    let listed = changed.windows(8).position(|bytes| bytes == b"b1946ac9");
+    changed[listed.unwrap()] = b'c';
+    assert!(!scan_of(&gzip(&changed)).unwrap().boot.fingerprint);
+}
+
+#[test]
 fn a_boot_partition_without_its_files_names_no_device() {
     let mut image = image().to_vec();
     // Both FATs and the root folder.
@@ -277,6 +289,7 @@ fn a_boot_partition_without_its_files_names_no_device() {
     let scan = scan_of(&gzip(&image)).unwrap();
     assert_eq!(scan.slug(), None);
     assert_eq!(scan.boot.free, 0, "nothing is put there");
+    assert!(!scan.boot.fingerprint);
 }
 
 #[test]

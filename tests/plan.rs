@@ -97,6 +97,7 @@ fn scan() -> Scan {
                 ..DeviceType::default()
             }),
             free: 10 << 20,
+            fingerprint: false,
         },
     }
 }

@@ -11,6 +11,7 @@ use super::FormatError;
 use super::digest::{Sha256Writer, hex};
 use super::table::{Found, HEAD_BYTES, SECTOR, Slot, TableError, TableParser};
 use crate::ext_space::ExtSpace;
+use crate::fingerprint;
 use crate::handover::{Format, ImagePartition, TableIdentity};
 use crate::os_release;
 use crate::superblock::{self, Superblock};
@@ -57,6 +58,8 @@ pub struct BootFiles {
     pub device_type: Option<DeviceType>,
     /// Bytes that are free on it.
     pub free: u64,
+    /// It has a fingerprint, which is true of every file that it names.
+    pub fingerprint: bool,
 }
 
 /// The parts of device-type.json that name the device.
@@ -475,8 +478,23 @@ fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
         free: u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()),
         os_release: os_release.unwrap_or_default(),
         device_type,
+        fingerprint: match text(fingerprint::FILE)? {
+            Some(text) => is_true(&root, &text),
+            None => false,
+        },
         names: names.clone(),
     })
+}
+
+/// Whether the files below `root` are those that a fingerprint names. The image may have been
+/// changed by its user: that is no fault.
+fn is_true(root: &fatfs::Dir<File>, text: &str) -> bool {
+    let listed = fingerprint::parse(text);
+    let is_there = |(md5, path): &(String, String)| {
+        let mut file = root.open_file(path)?;
+        Ok::<_, io::Error>(fingerprint::md5_of(&mut file)? == *md5)
+    };
+    !listed.is_empty() && listed.iter().all(|line| is_there(line).unwrap_or(false))
 }
 
 /// What a device-type.json says, as far as it has the expected form.

@@ -250,6 +250,7 @@ fn payload(host: &Host, path: &str, scan: &Scan, waits: Waits) -> Payload {
             boot: part("resin-boot"),
             data: part("resin-data"),
             data_end: None,
+            fingerprint: scan.boot.fingerprint,
         },
     }
 }

@@ -19,6 +19,7 @@ use super::overwrite::Flashed;
 use super::rearm::Rearmed;
 use super::secure::Secured;
 use super::stream::Measure;
+use crate::fingerprint;
 use crate::handover::{ImagePartition, Target};
 use crate::payload::digest::sha256_hex;
 use crate::sys::Sys;
@@ -103,7 +104,8 @@ fn try_finish(work: &Work, secured: &Secured, first: &[u8]) -> anyhow::Result<Ve
         grow::compare_size(work, &data, blocks)?;
     }
     let mounted = mount(work, &boot, &image.boot, false)?;
-    let same = compare(work, &mounted.files(), Target::Boot);
+    let same = compare(work, &mounted.files(), Target::Boot)
+        .and_then(|()| compare_fingerprint(work, &mounted.files()));
     close(mounted, &image.boot, same)?;
     let mounted = mount(work, &data, &image.data, false)?;
     let same = compare(work, &mounted.files(), Target::Data)
@@ -271,6 +273,37 @@ fn compare(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
         if file.partition == target {
             compare_file(sys, &file.path, file.bytes, &file.sha256)?;
         }
+    }
+    Ok(())
+}
+
+/// The files that came with resin-boot are still what its fingerprint says, but for those that
+/// were replaced.
+fn compare_fingerprint(work: &Work, sys: &Sys) -> anyhow::Result<()> {
+    if !work.handover.payload.image.fingerprint {
+        return Ok(());
+    }
+    let list = format!("/{}", fingerprint::FILE);
+    let reading = || format!("reading {list} back");
+    let text = sys.read_text(&list).with_context(reading)?;
+    let installed = work.handover.install.iter();
+    let ours: Vec<&str> = installed
+        .filter(|file| file.partition == Target::Boot)
+        .map(|file| file.path.trim_start_matches('/'))
+        .collect();
+    for (md5, path) in fingerprint::parse(&text) {
+        // Names on FAT have no case.
+        if ours.iter().any(|ours| ours.eq_ignore_ascii_case(&path)) {
+            continue;
+        }
+        let found = sys
+            .open(&format!("/{path}"))
+            .and_then(|mut file| fingerprint::md5_of(&mut file))
+            .with_context(|| format!("reading /{path} back"))?;
+        ensure!(
+            found == md5,
+            "the disk did not keep /{path}: its MD5 is {found} instead of {md5}"
+        );
     }
     Ok(())
 }

@@ -84,6 +84,16 @@ fn files_that_the_new_system_did_not_keep_are_written_again() {
 }
 
 #[test]
+fn a_damaged_file_of_the_image_is_noticed_and_written_anew() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().damaged = 1;
+    world.migrates();
+    let shown = world.machine.shown();
+    assert!(shown.contains("did not keep /os-release"), "{shown}");
+    assert_eq!(shown.matches("== overwrite: done").count(), 2, "{shown}");
+}
+
+#[test]
 fn a_new_system_that_keeps_no_files_is_written_anew() {
     let world = World::new();
     world.machine.faults.lock().unwrap().emptied = 6;

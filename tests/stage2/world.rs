@@ -116,6 +116,10 @@ fn made() -> &'static Made {
     MADE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("os-release"), "ID=balena-os\n").unwrap();
+        // The file that is replaced has another hash in the new system.
+        let fingerprint = "78a29b137dee61572d2929bff5a9f28b  ./os-release\n\
+             d41d8cd98f00b204e9800998ecf8427e  ./system-connections/WIFI\n";
+        fs::write(dir.path().join("balenaos.fingerprint"), fingerprint).unwrap();
         let boot = pack(
             dir.path(),
             &label("vfat", "ABCD-0001", "resin-boot"),
@@ -482,6 +486,7 @@ fn handover(format: Format, file: &[u8]) -> Handover {
                 boot: partition(1, "vfat", "resin-boot", BOOT),
                 data: partition(6, "ext4", "resin-data", DATA),
                 data_end: None,
+                fingerprint: true,
             },
         },
         backup: Some(stored("/home/user/backup.tgz", &noise(100_000, 11))),
