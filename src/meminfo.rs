@@ -26,6 +26,25 @@ pub fn parse(meminfo: &str) -> anyhow::Result<Memory> {
     Ok(Memory { total, available })
 }
 
+/// Memory that stage 2 takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peak {
+    /// VmHWM: the most that the process had of its own.
+    pub process: u64,
+    /// Shmem: files in memory, now.
+    pub files: u64,
+}
+
+/// The peak by /proc/self/status and /proc/meminfo.
+pub fn peak(status: &str, meminfo: &str) -> anyhow::Result<Peak> {
+    let process = kib_of(status, "VmHWM").context("finding VmHWM in /proc/self/status")?;
+    let files = kib_of(meminfo, "Shmem").context("finding Shmem in /proc/meminfo")?;
+    Ok(Peak {
+        process: process * 1024,
+        files: files * 1024,
+    })
+}
+
 /// The number of a line such as `MemTotal:        1013284 kB`.
 fn kib_of(meminfo: &str, name: &str) -> Option<u64> {
     meminfo.lines().find_map(|line| {
@@ -52,6 +71,15 @@ mod tests {
         let text =
             "MemTotal: 100 kB\nMemFree: 1 kB\nBuffers: 2 kB\nCached: 4 kB\nSwapCached: 8 kB\n";
         assert_eq!(parse(text).unwrap().available, 7 * 1024);
+    }
+
+    #[test]
+    fn the_peak_is_the_high_water_mark_and_not_the_size_of_now() {
+        let status = "VmPeak:\t   90000 kB\nVmSize:\t   80000 kB\nVmHWM:\t   31000 kB\n\
+                      VmRSS:\t    9000 kB\n";
+        let meminfo = "MemTotal: 1 kB\nShmem:            2048 kB\nShmemHugePages: 0 kB\n";
+        let peak = peak(status, meminfo).unwrap();
+        assert_eq!((peak.process, peak.files), (31000 * 1024, 2 << 20));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::machine::{Access, Device, Disk, Machine, Mounted, Section};
+use super::machine::{Access, Device, Disk, Machine, Mounted, Peak, Section};
 use crate::kernel_args;
 use crate::meminfo;
 use crate::sys::block::BlockDevice;
@@ -141,6 +141,12 @@ impl Machine for Kernel {
         let meminfo = std::fs::read_to_string("/proc/meminfo")?;
         let memory = meminfo::parse(&meminfo).map_err(io::Error::other)?;
         Ok(memory.available)
+    }
+
+    fn memory_peak(&self) -> io::Result<Peak> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+        meminfo::peak(&status, &meminfo).map_err(io::Error::other)
     }
 
     fn make_store(&self, bytes: u64) -> io::Result<Box<dyn Mounted>> {

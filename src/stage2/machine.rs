@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+pub use crate::meminfo::Peak;
 use crate::sys::Sys;
 pub use crate::sys::block::{Access, Disk, Partition};
 pub use crate::sys::kernel_log::Message;
@@ -61,6 +62,9 @@ pub trait Machine: Sync {
 
     /// Memory that can be had without swapping, in bytes.
     fn memory_available(&self) -> io::Result<u64>;
+
+    /// What this process and the files in memory have taken.
+    fn memory_peak(&self) -> io::Result<Peak>;
 
     /// A new file system in memory of up to `bytes`, for what must outlive the disk.
     fn make_store(&self, bytes: u64) -> io::Result<Box<dyn Mounted>>;

@@ -30,6 +30,7 @@ pub mod read_back;
 pub mod rearm;
 pub mod record;
 pub mod screen;
+pub mod secrets;
 pub mod secure;
 pub mod stop;
 pub mod stream;
@@ -44,6 +45,7 @@ use self::find::{Found, Seen};
 use self::let_go::Free;
 use self::log::{Log, seconds};
 use self::machine::{Disk, Machine};
+use self::progress::mib;
 use self::rearm::Rearmed;
 use self::screen::{Ended, Screen};
 use self::stop::{Code, OrStop, Stop};
@@ -367,10 +369,23 @@ fn try_resume(work: &Work) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From here on the death of this process is no reason to overwrite the disk again.
+/// From here on the death of this process is no reason to overwrite the disk again: the new system
+/// starts, and what started this stage may go.
 fn finished(work: &Work, _done: Done) {
+    let disk = overwrite::marked(work.machine);
     overwrite::unmark(work.machine);
     hold::forget(work.machine);
+    match disk {
+        Ok(disk) => secrets::wipe(work, &disk),
+        Err(error) => work.log.say(format!("{error:#}")),
+    }
+    if let Ok(peak) = work.machine.memory_peak() {
+        work.log.say(format!(
+            "memory: {} at most for this process, {} for files",
+            mib(peak.process),
+            mib(peak.files)
+        ));
+    }
 }
 
 /// Tells the old system that stage 2 itself failed, after the process that did the job has died.

@@ -43,7 +43,8 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
         mut record,
     } = free;
     if let (Some(resume), Some(keeper)) = (&work.handover.resume, &mut record) {
-        let sector = Sector::read(resume, &mut *device, secured.disk()).or_stop(Code::DiskBusy)?;
+        let sector =
+            Sector::read(resume, &mut *device, secured.disk()).or_stop(Code::ResumeRecord)?;
         keeper
             .write(&mut *device, State::Overwriting { verified: 0 })
             .or_stop(Code::ResumeRecord)?;
@@ -52,7 +53,7 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
         while let Err(error) = sector.write(&mut *device) {
             if sector.is_old(&mut *device) {
                 unmark(work.machine);
-                return Err(error).or_stop(Code::DiskBusy);
+                return Err(error).or_stop(Code::ResumeRecord);
             }
             tries += 1;
             hold(work, tries, &error);

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use balena_migrate::stage2::machine::{
-    Access, Device, Disk, Machine, Message, Mounted, Partition, Section,
+    Access, Device, Disk, Machine, Message, Mounted, Partition, Peak, Section,
 };
 use balena_migrate::superblock::{self, HEAD_BYTES};
 use balena_migrate::sys::Sys;
 
 use crate::filesystem::{pack, unpack};
+use crate::power::Power;
 
 /// Stage 2 never gives up after the first write; here it is stopped after so much waiting.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -72,8 +73,12 @@ pub struct Faults {
     pub mount_panic: bool,
     /// Modules that can't be loaded.
     pub modules_fail: bool,
+    /// Loading a module panics.
+    pub modules_panic: bool,
     /// Before this time, there are no disks.
     pub disks_after: Duration,
+    /// Before this time, there is only the first one.
+    pub second_disk_after: Duration,
 }
 
 /// One disk of the machine.
@@ -94,6 +99,9 @@ pub struct FakeMachine {
     pub folders: BTreeMap<String, PathBuf>,
     pub faults: Arc<Mutex<Faults>>,
     pub memory: u64,
+    pub power: Arc<Power>,
+    /// Device files that are mounted, and whether for writing.
+    mounts: Arc<Mutex<Vec<(PathBuf, bool)>>>,
     /// All that happened, in order.
     pub events: Arc<Mutex<Vec<String>>>,
     /// All that was drawn on a screen, in order.
@@ -116,6 +124,8 @@ impl FakeMachine {
             folders: BTreeMap::new(),
             faults: Arc::default(),
             memory: 1 << 30,
+            power: Arc::default(),
+            mounts: Arc::default(),
             events: Arc::default(),
             pictures: Mutex::default(),
             kernel: Mutex::new(vec![(6, "the kernel was here".to_owned())]),
@@ -225,6 +235,7 @@ impl Machine for FakeMachine {
     }
 
     fn sleep(&self, time: Duration) {
+        self.power.check();
         let now = {
             let mut clock = self.clock.lock().unwrap();
             *clock += time;
@@ -259,6 +270,8 @@ impl Machine for FakeMachine {
     }
 
     fn load_module(&self, path: &Path) -> io::Result<()> {
+        let panics = self.faults.lock().unwrap().modules_panic;
+        assert!(!panics, "a fault while loading a module");
         match self.faults.lock().unwrap().modules_fail {
             true => Err(io::ErrorKind::NotFound.into()),
             false => fs::metadata(path).map(drop),
@@ -269,11 +282,18 @@ impl Machine for FakeMachine {
         if self.elapsed() < self.faults.lock().unwrap().disks_after {
             return Ok(Vec::new());
         }
+        let second = self.elapsed() >= self.faults.lock().unwrap().second_disk_after;
+        let count = if second { usize::MAX } else { 1 };
         let disks = self.disks.lock().unwrap();
-        Ok(disks.iter().map(|fake| fake.disk.clone()).collect())
+        Ok(disks
+            .iter()
+            .take(count)
+            .map(|fake| fake.disk.clone())
+            .collect())
     }
 
     fn open(&self, node: &Path, access: Access) -> io::Result<Box<dyn Device>> {
+        self.power.check();
         let (medium, start, len) = self.place(node)?;
         if access == Access::Exclusive {
             let mut faults = self.faults.lock().unwrap();
@@ -301,6 +321,7 @@ impl Machine for FakeMachine {
             writable: access == Access::Exclusive,
             sector: fake.disk.sector_bytes as usize,
             cached: fake.cached.clone(),
+            power: self.power.clone(),
             faults: self.faults.clone(),
             events: self.events.clone(),
         }))
@@ -337,7 +358,19 @@ impl Machine for FakeMachine {
                 !self.faults.lock().unwrap().mount_panic,
                 "a fault in a mount"
             );
-            return Ok(Box::new(Folder(folder.clone())));
+            let mut mounts = self.mounts.lock().unwrap();
+            if mounts
+                .iter()
+                .any(|mount| mount.0 == node && mount.1 != writable)
+            {
+                return Err(ebusy());
+            }
+            mounts.push((node.to_owned(), writable));
+            return Ok(Box::new(OldSystem {
+                folder: folder.clone(),
+                node: node.to_owned(),
+                mounts: self.mounts.clone(),
+            }));
         }
         let files = tempfile::tempdir()?;
         unpack(&bytes, fs_type, files.path());
@@ -358,6 +391,7 @@ impl Machine for FakeMachine {
             fs_bytes: fs_bytes.into(),
             block_bytes,
             writable,
+            power: self.power.clone(),
             faults: self.faults.clone(),
             events: self.events.clone(),
         }))
@@ -379,6 +413,13 @@ impl Machine for FakeMachine {
         Ok(self.memory)
     }
 
+    fn memory_peak(&self) -> io::Result<Peak> {
+        Ok(Peak {
+            process: 40 << 20,
+            files: 7 << 20,
+        })
+    }
+
     fn make_store(&self, _bytes: u64) -> io::Result<Box<dyn Mounted>> {
         self.event("store");
         self.find_store()
@@ -397,6 +438,7 @@ struct FakeDevice {
     writable: bool,
     sector: usize,
     cached: Arc<Mutex<BTreeMap<u64, Vec<u8>>>>,
+    power: Arc<Power>,
     faults: Arc<Mutex<Faults>>,
     events: Arc<Mutex<Vec<String>>>,
 }
@@ -479,7 +521,8 @@ impl Device for FakeDevice {
             self.medium.write_all_at(&vec![0x5a; rest.len()], at)?;
             self.cached.lock().unwrap().insert(at, rest);
         }
-        self.medium.write_all_at(&bytes[..kept], offset)?;
+        drop(faults);
+        self.power.write(&self.medium, &bytes[..kept], offset)?;
         self.event(format!("write {offset}"));
         Ok(len)
     }
@@ -489,7 +532,9 @@ impl Device for FakeDevice {
         let zeros = self.faults.lock().unwrap().zeros;
         match zeros {
             Zeros::Unknown => return Err(io::ErrorKind::Unsupported.into()),
-            Zeros::Made => self.medium.write_all_at(&vec![0; len as usize], offset)?,
+            Zeros::Made => self
+                .power
+                .write(&self.medium, &vec![0; len as usize], offset)?,
             Zeros::Pretended => {}
             Zeros::Failed(error) => {
                 self.event(format!("no zeros {offset}"));
@@ -501,6 +546,7 @@ impl Device for FakeDevice {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.power.flush();
         self.event("sync".to_owned());
         Ok(())
     }
@@ -508,6 +554,35 @@ impl Device for FakeDevice {
     fn forget_cached(&mut self) -> io::Result<()> {
         self.cached.lock().unwrap().clear();
         Ok(())
+    }
+}
+
+/// A file system that is a folder, until it is unmounted.
+struct OldSystem {
+    folder: PathBuf,
+    node: PathBuf,
+    mounts: Arc<Mutex<Vec<(PathBuf, bool)>>>,
+}
+
+impl Mounted for OldSystem {
+    fn files(&self) -> Sys {
+        Sys::new(&self.folder)
+    }
+
+    fn grow(&self, _blocks: u64) -> io::Result<()> {
+        unreachable!("the old file systems stay as they are")
+    }
+
+    fn close(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for OldSystem {
+    fn drop(&mut self) {
+        let mut mounts = self.mounts.lock().unwrap();
+        let latest = mounts.iter().rposition(|mount| mount.0 == self.node);
+        mounts.remove(latest.expect("it is mounted"));
     }
 }
 
@@ -537,6 +612,7 @@ struct NewSystem {
     fs_bytes: AtomicU64,
     block_bytes: u64,
     writable: bool,
+    power: Arc<Power>,
     faults: Arc<Mutex<Faults>>,
     events: Arc<Mutex<Vec<String>>>,
 }
@@ -579,7 +655,9 @@ impl Mounted for NewSystem {
             .lock()
             .unwrap()
             .push(format!("filled {}", self.found.label));
-        let medium = File::options().write(true).open(&self.medium)?;
-        medium.write_all_at(&bytes, self.start)
+        let medium = File::options().read(true).write(true).open(&self.medium)?;
+        self.power.write(&medium, &bytes, self.start)?;
+        self.power.flush();
+        Ok(())
     }
 }

@@ -150,6 +150,8 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub machine: FakeMachine,
     pub handover: Handover,
+    /// The disk as stage 1 left it.
+    pub before: Vec<u8>,
 }
 
 impl World {
@@ -196,6 +198,7 @@ impl World {
             dir,
             machine,
             handover,
+            before: made().old_disk.clone(),
         }
     }
 
@@ -307,7 +310,7 @@ impl World {
     }
 
     pub fn is_untouched(&self) {
-        assert!(self.disk() == made().old_disk, "the disk has changed");
+        assert!(self.disk() == self.before, "the disk has changed");
     }
 
     pub fn boot_is_restored(&self) {
@@ -374,6 +377,17 @@ impl World {
 
     pub fn disk(&self) -> Vec<u8> {
         fs::read(self.dir.path().join("sda.img")).unwrap()
+    }
+
+    /// Writes to the disk as stage 1 does.
+    pub fn lay(&mut self, at: u64, bytes: &[u8]) {
+        self.before[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        fs::write(self.dir.path().join("sda.img"), &self.before).unwrap();
+    }
+
+    /// The first sector of the image.
+    pub fn first_sector(&self) -> &'static [u8] {
+        &made().image[..512]
     }
 
     /// A file of the old system.

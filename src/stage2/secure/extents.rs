@@ -130,7 +130,7 @@ impl ExtentReader {
         extents: &[Extent],
         bytes: u64,
     ) -> io::Result<ExtentReader> {
-        let mut device = machine.open(node, Access::Read)?;
+        let mut device = machine.open(node, Access::ReadDirect)?;
         device.forget_cached()?;
         let pieces = pieces(extents, bytes);
         let (full_in, full_out) = sync_channel(AHEAD);
