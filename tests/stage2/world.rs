@@ -382,7 +382,7 @@ impl World {
     /// Writes to the disk as stage 1 does.
     pub fn lay(&mut self, at: u64, bytes: &[u8]) {
         self.before[at as usize..][..bytes.len()].copy_from_slice(bytes);
-        fs::write(self.dir.path().join("sda.img"), &self.before).unwrap();
+        self.change_disk(at, bytes);
     }
 
     /// The first sector of the image.
