@@ -1,6 +1,9 @@
 //! The power is cut, at every write that there is: what the next boot finds is the old system, a
 //! flash that goes on, or the new system.
 
+use std::ops::RangeInclusive;
+use std::thread;
+
 use balena_migrate::resume::{Record, State};
 use balena_migrate::stage2::{Ending, explain, overwrite, resume};
 
@@ -70,37 +73,45 @@ fn writes() -> u32 {
     world.machine.power.writes()
 }
 
+/// Cuts the power at each of `writes`, in these ways in turn, and says what the next boot finds.
+fn cut_at(writes: RangeInclusive<u32>, ways: [(usize, Loss); 2]) -> Vec<Boot> {
+    let cut_once = |write: u32| {
+        let (percent, loss) = ways[write as usize % 2];
+        let cut = Cut {
+            write,
+            percent,
+            loss,
+        };
+        let mut world = World::resumable();
+        assert!(is_cut(&mut world, cut), "{cut:?}");
+        let found = boot(&world);
+        println!("{cut:?}: {found:?}");
+        if found == Boot::Stage2 {
+            goes_on(&mut world);
+        }
+        found
+    };
+    writes.map(cut_once).collect()
+}
+
 #[test]
 fn whenever_the_power_is_cut_the_machine_ends_as_it_began_or_with_the_new_system() {
-    let all = writes();
-    let mut seen = Vec::new();
-    let ways = [
-        (0, Loss::Nothing),
-        (50, Loss::All),
-        (50, Loss::EverySecond),
-        (50, Loss::Nothing),
-    ];
-    for write in 1..=all {
-        for (percent, loss) in [ways[write as usize % 2], ways[2 + write as usize % 2]] {
-            let cut = Cut {
-                write,
-                percent,
-                loss,
-            };
-            let mut world = World::resumable();
-            assert!(is_cut(&mut world, cut), "{cut:?}");
-            let found = boot(&world);
-            println!("{cut:?}: {found:?}");
-            seen.push(found);
-            if found == Boot::Stage2 {
-                goes_on(&mut world);
-            }
+    let all = 1..=writes();
+    let plain = [(0, Loss::Nothing), (50, Loss::All)];
+    let worse = [(50, Loss::EverySecond), (50, Loss::Nothing)];
+    let seen = thread::scope(|scope| {
+        let threads = [plain, worse].map(|ways| {
+            let all = all.clone();
+            scope.spawn(move || cut_at(all, ways))
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    for seen in seen {
+        for boot in [Boot::Old, Boot::Stage2, Boot::New] {
+            assert!(seen.contains(&boot), "{boot:?} was never seen: {seen:?}");
         }
+        assert!(seen.is_sorted_by_key(|boot| *boot as u8), "{seen:?}");
     }
-    for boot in [Boot::Old, Boot::Stage2, Boot::New] {
-        assert!(seen.contains(&boot), "{boot:?} was never seen");
-    }
-    assert!(seen.is_sorted_by_key(|boot| *boot as u8), "{seen:?}");
 }
 
 #[test]
