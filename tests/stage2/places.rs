@@ -13,6 +13,9 @@ use crate::world::{OLD_ROOT_UUID, World};
 const MIB: u64 = 1 << 20;
 const STICK_UUID: &str = "99999999-8888-7777-6666-555555555555";
 
+/// Makes a world a wrong one.
+type Change = fn(&mut World);
+
 fn extents(place: &mut Place) -> &mut Vec<Extent> {
     match place {
         Place::Extents(extents) => extents,
@@ -27,7 +30,17 @@ fn on_a_stick() -> World {
     let empty = tempfile::tempdir().unwrap();
     let like = label("ext4", STICK_UUID, "stick");
     fs::write(dir.join("sdb.img"), pack(empty.path(), &like, 4 * MIB)).unwrap();
-    fs::rename(dir.join("old/home"), dir.join("stick")).unwrap();
+    fs::create_dir_all(dir.join("stick/user")).unwrap();
+    fs::rename(
+        dir.join("old/home/user/image"),
+        dir.join("stick/user/image"),
+    )
+    .unwrap();
+    fs::copy(
+        dir.join("old/home/user/backup.tgz"),
+        dir.join("stick/user/backup.tgz"),
+    )
+    .unwrap();
     let medium = dir.join("sdb.img");
     world.machine.add_disk("sdb", medium, None);
     let stick = (STICK_UUID.to_owned(), dir.join("stick"));
@@ -74,9 +87,6 @@ fn only_the_files_in_memory_count_for_it() {
     let mut world = World::in_extents();
     let backup = World::new().handover.backup.unwrap();
     let needed = backup.bytes + world.handover.memory_reserve;
-    fs::create_dir_all(world.dir.path().join("old/home/user")).unwrap();
-    let content = crate::filesystem::noise(100_000, 11);
-    fs::write(world.dir.path().join("old/home/user/backup.tgz"), content).unwrap();
     world.handover.backup = Some(backup);
     world.machine.memory = needed - 1;
     world.stops_with("memory");
@@ -116,7 +126,7 @@ fn extents_in_the_wrong_order_stop_it() {
 
 #[test]
 fn extents_that_the_flash_would_touch_stop_it() {
-    let wrong: [(&str, fn(&mut World)); 8] = [
+    let wrong: [(&str, Change); 8] = [
         ("in the image", |world| {
             extents(&mut world.handover.payload.file.place)[0].start = 9 * MIB;
         }),
@@ -152,7 +162,7 @@ fn extents_that_the_flash_would_touch_stop_it() {
 
 #[test]
 fn what_starts_stage_2_again_must_lie_out_of_the_way_too() {
-    let wrong: [fn(&mut World); 3] = [
+    let wrong: [Change; 3] = [
         |world| world.handover.resume.as_mut().unwrap().secrets[0].start = MIB,
         |world| extents(&mut world.handover.payload.file.place)[0].start = RECORD + 4096,
         |world| extents(&mut world.handover.payload.file.place)[0].start = INITRAMFS + 4096,

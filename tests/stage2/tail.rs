@@ -20,7 +20,7 @@ const CORE: u64 = 21 * MIB;
 pub const INITRAMFS: u64 = 22 * MIB;
 
 /// Pieces of the image file, in the order of the file but not of the disk.
-const PIECE: usize = 300 << 10;
+const PIECE: usize = 900 << 10;
 const PIECES: [u64; 8] = [17, 12, 19, 13, 18, 14, 16, 15];
 
 impl World {
@@ -45,8 +45,7 @@ impl World {
         };
         world.lay(BACKUP, &backup);
         world.handover.backup.as_mut().unwrap().place = Place::Extents(vec![extent]);
-        // They are not where they were allocated any more.
-        fs::remove_dir_all(world.dir.path().join("old/home")).unwrap();
+        fs::remove_file(world.dir.path().join("old/home/user/image")).unwrap();
         world
     }
 
