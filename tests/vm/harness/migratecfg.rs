@@ -24,6 +24,8 @@ pub struct Migratecfg {
 impl Migratecfg {
     /// The folder for an ordinary migration to `image`: all wifis, nothing else out of the ordinary.
     pub fn new(image: &OsImage) -> Self {
+        // Before a machine is there: others wait for it, and a build takes minutes.
+        exe::balena_migrate();
         let gz = fs::read(image.gz()).expect("reading the compressed image");
         let config_json = json!({
             "apiEndpoint": "https://api.balena-cloud.com",
