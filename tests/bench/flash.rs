@@ -17,6 +17,7 @@ use balena_migrate::handover::{
     DiskIdentity, FilePath, FsIdentity, Handover, Image, ImagePartition, LogLevel, Payload, Place,
     Power, ReportPlace, StoredFile, VERSION,
 };
+use balena_migrate::meminfo::Peak;
 use balena_migrate::payload::digest::Sha256Writer;
 use balena_migrate::payload::recognise;
 use balena_migrate::payload::table::{HEAD_BYTES as TABLE_BYTES, Slot, TableParser};
@@ -246,6 +247,10 @@ impl Machine for Bench {
 
     fn memory_available(&self) -> io::Result<u64> {
         Ok(1 << 40)
+    }
+
+    fn memory_peak(&self) -> io::Result<Peak> {
+        unsupported()
     }
 
     fn make_store(&self, _bytes: u64) -> io::Result<Box<dyn Mounted>> {
