@@ -6,6 +6,7 @@ pub mod files;
 pub mod image;
 pub mod memory;
 pub mod place;
+pub mod resume;
 
 use crate::config::Config;
 use crate::finding::Finding;

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use balena_migrate::backup::{Prepared, definition};
 use balena_migrate::bad_blocks;
-use balena_migrate::check::{self, Subject};
+use balena_migrate::check::place::choose;
+use balena_migrate::check::{self, Subject, resume};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::finding::{Finding, stops};
@@ -391,6 +392,63 @@ fn keep_of(plan: &Plan) -> Option<&Keep> {
     })
 }
 
+fn names_of(keep: &Keep) -> Vec<&str> {
+    keep.files.iter().map(|file| file.name.as_str()).collect()
+}
+
+/// A plan that can't promise that a torn flash goes on makes nothing for it, and says why.
+#[test]
+fn what_keeps_a_torn_flash_from_going_on_is_said() {
+    type Change = fn(&mut Case);
+    let rows: [(Change, &str); 4] = [
+        (
+            |case| case.set("PAYLOAD=memory\n"),
+            "the image waits in memory, which a power cut empties",
+        ),
+        (
+            |case| case.grub().core_tools = None,
+            "grub-mkimage, or GRUB's modules for a BIOS, are not installed (Debian: grub-pc-bin)",
+        ),
+        (
+            |case| {
+                let mut boot = case.host.mounts[0].clone();
+                boot.point = "/boot".to_owned();
+                boot.disks = vec!["sdz".to_owned()];
+                case.host.mounts.push(boot);
+            },
+            "GRUB is not on the disk that is overwritten",
+        ),
+        (
+            |case| {
+                case.with_home_on_stick();
+                case.host.mounts[0].read_only = true;
+            },
+            "/ is read-only",
+        ),
+    ];
+    for (change, reason) in rows {
+        let mut case = case("debian-12-bios");
+        change(&mut case);
+        let choice = choose(&case.subject()).unwrap().unwrap();
+        let scan = case.material.image.as_ref().unwrap();
+        let means = resume::means(&case.subject(), scan, &choice);
+        assert_eq!(means.err().as_deref(), Some(reason));
+    }
+    let mut case = case("debian-12-bios");
+    case.set("PAYLOAD=memory\n");
+    let plan = case.plan();
+    assert!(handover(&plan).resume.is_none());
+    let makes_core = |step: &Step| matches!(step, Step::BuildCore(_));
+    assert!(!plan.work.steps.iter().any(makes_core));
+    let text = text::plan(&plan);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let said = words.join(" ");
+    assert!(
+        said.contains("WHILE IT IS OVERWRITTEN: NOTHING BOOTS"),
+        "{text}"
+    );
+}
+
 #[test]
 fn an_image_on_another_disk_waits_there_and_so_does_the_backup() {
     let mut case = case("debian-12-bios");
@@ -404,7 +462,8 @@ fn an_image_on_another_disk_waits_there_and_so_does_the_backup() {
     };
     assert_eq!(file.fs.uuid, "5-5");
     assert_eq!(file.path, "/balena.img.gz");
-    assert!(keep_of(&plan).is_none());
+    let names = names_of(keep_of(&plan).unwrap());
+    assert_eq!(names, ["record", "core", "kernel", "initramfs"]);
     // 18 MiB less than with the image in memory.
     assert_eq!(plan.summary.memory_needed, 100 << 20);
 }
@@ -430,8 +489,10 @@ fn what_is_kept_lies_where_the_image_is_or_where_most_room_is() {
     let plan = case.plan();
     let keep = keep_of(&plan).unwrap();
     assert_eq!(keep.folder, "/balena-migrate.keep");
-    let names: Vec<&str> = keep.files.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(names, ["payload", "backup"]);
+    assert_eq!(
+        names_of(keep),
+        ["payload", "backup", "record", "core", "kernel", "initramfs"]
+    );
     assert!(matches!(
         &keep.files[0].content,
         Content::Copy {

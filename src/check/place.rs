@@ -128,7 +128,7 @@ fn backup_beside(subject: &Subject) -> Result<Waits, String> {
 }
 
 /// There is a backup, or one will be made.
-fn has_backup(subject: &Subject) -> bool {
+pub(super) fn has_backup(subject: &Subject) -> bool {
     backup::origin(subject.config) != Origin::Existing || subject.material.old_backup.is_some()
 }
 

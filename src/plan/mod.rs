@@ -8,9 +8,9 @@ pub mod text;
 use self::summary::{DiskSummary, GrubFiles, ImageSummary, NewFile, Summary};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
-use crate::check::Subject;
 use crate::check::memory::Need;
 use crate::check::place::{Choice, choose, ground};
+use crate::check::{Subject, resume};
 use crate::config::Config;
 use crate::growth::DataPlace;
 use crate::handover::{
@@ -23,6 +23,7 @@ use crate::payload::digest::sha256_hex;
 use crate::payload::scan::Scan;
 use crate::place::{self, Waits};
 use crate::secret::Secret;
+use crate::step::core::{self, BuildCore};
 use crate::step::keep::{Content, Growth, Keep, Wanted};
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
@@ -105,13 +106,25 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         log_level: *config.s2_log_level,
     };
     let need = Need::of(subject, scan, choice.payload, choice.backup);
+    let means = resume::means(subject, scan, &choice);
+    let power_cut_is_fatal = means.as_ref().err().cloned();
     let keep = keep(
         subject,
         scan,
         &choice,
         &handover.payload.image,
         backup.as_ref(),
+        means.is_ok(),
     );
+    let core = means.ok().map(|means| {
+        Box::new(BuildCore {
+            keep: keep.clone().expect("a core is kept"),
+            tools: means.tools.clone(),
+            arguments: stage2_arguments(config, host),
+            initramfs: INITRAMFS.to_owned(),
+            run_id: run_id.to_owned(),
+        })
+    });
     let summary = Summary {
         machine: host.hostname.clone(),
         system: host.os.pretty_name.clone(),
@@ -125,6 +138,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         },
         payload_waits_in: choice.payload,
         payload_waits_because: choice.why.clone(),
+        power_cut_is_fatal,
         backup_waits_in: backup.as_ref().map(|_| choice.backup),
         memory_needed: need.total(),
         memory_total: host.memory.total,
@@ -157,8 +171,8 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         },
         data: Box::new(DataPlace::of(scan, disk.bytes).expect("checked: the labels")),
         backup,
-        core: None,
         kept,
+        core: core.clone(),
     });
     steps.push(Step::BuildInitramfs {
         path: INITRAMFS.to_owned(),
@@ -169,6 +183,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             compression: Compression::best(host.kernel.initramfs_formats.as_deref()),
         }),
     });
+    steps.extend(core.map(Step::BuildCore));
     let armed = armament.is_some();
     let grubenv = armament
         .as_ref()
@@ -182,16 +197,21 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
 }
 
 fn arm(config: &Config, host: &Host, loader: &dyn BootLoader) -> Armament {
-    let debug = (*config.debug).then(|| "debug".to_owned());
     let entry = Entry {
         kernel: host.kernel.image.clone().expect("checked: the kernel"),
         initramfs: INITRAMFS.to_owned(),
-        arguments: boot::cmdline::for_stage2(&host.kernel.cmdline)
-            .into_iter()
-            .chain(debug)
-            .collect(),
+        arguments: stage2_arguments(config, host),
     };
     loader.arm(host, &entry)
+}
+
+/// The arguments of the kernel that starts stage 2.
+fn stage2_arguments(config: &Config, host: &Host) -> Vec<String> {
+    let debug = (*config.debug).then(|| "debug".to_owned());
+    boot::cmdline::for_stage2(&host.kernel.cmdline)
+        .into_iter()
+        .chain(debug)
+        .collect()
 }
 
 /// What stage 2 will know the disk by.
@@ -337,8 +357,9 @@ fn keep(
     choice: &Choice,
     image: &Image,
     backup: Option<&BackupPlace>,
+    resumable: bool,
 ) -> Option<Keep> {
-    if choice.payload != Waits::Extents {
+    if choice.payload != Waits::Extents && !resumable {
         return None;
     }
     let ground = ground(subject, scan).expect("checked: the image's place");
@@ -355,9 +376,21 @@ fn keep(
         contiguous: false,
     };
     let path = &subject.config.image_name.0;
-    let mut files = vec![wanted(place::PAYLOAD, path, Some(scan.file_sha256.clone()))];
+    let mut files = Vec::new();
+    if choice.payload == Waits::Extents {
+        files.push(wanted(place::PAYLOAD, path, Some(scan.file_sha256.clone())));
+    }
     if choice.backup == Waits::Extents {
         files.extend(backup.map(|backup| wanted(place::BACKUP, &backup.path, None)));
+    }
+    if resumable {
+        /// What the hand-over may have beyond what was measured, with all its extents.
+        const HANDOVER: u64 = 4 << 20;
+        let kernel = subject.host.kernel.image.as_deref();
+        files.extend(core::files(
+            kernel.expect("checked: the kernel"),
+            subject.material.initramfs_bytes + HANDOVER,
+        ));
     }
     Some(Keep {
         folder: ground.folder(),

@@ -23,6 +23,8 @@ pub struct Summary {
     pub payload_waits_because: String,
     /// Where the backup waits, if there is one.
     pub backup_waits_in: Option<Waits>,
+    /// Why a flash that a power cut has torn does not go on by itself; nothing when it does.
+    pub power_cut_is_fatal: Option<String>,
     /// Bytes of memory that stage 2 needs, a backup of unknown size not counted.
     pub memory_needed: u64,
     /// Bytes of memory of the machine.

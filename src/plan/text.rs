@@ -116,6 +116,20 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         ),
     ));
     rows.push((
+        "power cut",
+        match &summary.power_cut_is_fatal {
+            None => {
+                "at any time: the old system, or the flash goes on at the next boot, or the new \
+                     system"
+                    .to_owned()
+            }
+            Some(reason) => format!(
+                "before the disk is overwritten: the old system; WHILE IT IS OVERWRITTEN: NOTHING \
+                 BOOTS, since {reason}"
+            ),
+        },
+    ));
+    rows.push((
         "memory",
         format!(
             "stage 2 needs {}, this machine has {}",
