@@ -4,6 +4,7 @@
 use balena_migrate::resume::State;
 use balena_migrate::stage2::{Ending, resume};
 
+use crate::filesystem::noise;
 use crate::machine::Zeros;
 use crate::world::World;
 
@@ -150,6 +151,8 @@ fn zeros_are_written_where_the_disk_makes_none() {
 #[test]
 fn a_disk_that_only_says_that_it_made_zeros_gets_them_written() {
     let world = World::new();
+    // Something of the old system where the image has zeros.
+    world.change_disk(7 * MIB, &noise(MIB as usize, 29));
     world.machine.faults.lock().unwrap().zeros = Zeros::Pretended;
     world.migrates();
     assert!(world.machine.shown().contains("try 1 failed"));

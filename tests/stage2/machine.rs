@@ -19,7 +19,7 @@ use balena_migrate::stage2::machine::{
 use balena_migrate::superblock::{self, HEAD_BYTES};
 use balena_migrate::sys::Sys;
 
-use crate::filesystem::{pack, unpack};
+use crate::filesystem::{pack, scratch, unpack};
 use crate::power::Power;
 
 /// Stage 2 never gives up after the first write; here it is stopped after so much waiting.
@@ -372,7 +372,7 @@ impl Machine for FakeMachine {
                 mounts: self.mounts.clone(),
             }));
         }
-        let files = tempfile::tempdir()?;
+        let files = scratch();
         unpack(&bytes, fs_type, files.path());
         let (fs_bytes, block_bytes) = match fs_type {
             "vfat" => (len, 512),

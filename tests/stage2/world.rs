@@ -20,7 +20,7 @@ use balena_migrate::report::{self, Report};
 use balena_migrate::resume::{RECORD_BYTES, Record, State};
 use balena_migrate::stage2::{Ending, run};
 
-use crate::filesystem::{label, noise, pack, unpack};
+use crate::filesystem::{label, noise, pack, scratch, unpack};
 use crate::machine::FakeMachine;
 
 const MIB: u64 = 1 << 20;
@@ -114,7 +114,7 @@ struct Made {
 fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
     MADE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         fs::write(dir.path().join("os-release"), "ID=balena-os\n").unwrap();
         // The file that is replaced has another hash in the new system.
         let fingerprint = "78a29b137dee61572d2929bff5a9f28b  ./os-release\n\
@@ -125,13 +125,13 @@ fn made() -> &'static Made {
             &label("vfat", "ABCD-0001", "resin-boot"),
             BOOT.1,
         );
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         fs::write(dir.path().join("apps"), noise(300_000, 7)).unwrap();
         let data = pack(dir.path(), &label("ext4", DATA_UUID, "resin-data"), DATA.1);
         let image = image(&boot, &data);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&image).unwrap();
-        let empty = tempfile::tempdir().unwrap();
+        let empty = scratch();
         let root = pack(
             empty.path(),
             &label("ext4", OLD_ROOT_UUID, "old"),
@@ -161,7 +161,7 @@ impl World {
 
     /// With the image in a file of another format, which `pack` makes of it.
     pub fn with_packed_image(pack: impl FnOnce(&Path, &Path)) -> World {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let (from, to) = (dir.path().join("balena.img"), dir.path().join("packed"));
         fs::write(&from, &made().image).unwrap();
         pack(&from, &to);
@@ -171,7 +171,7 @@ impl World {
     }
 
     fn with_image(format: Format, file: &[u8]) -> World {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let mut machine = FakeMachine::new(dir.path());
         let medium = dir.path().join("sda.img");
         fs::write(&medium, &made().old_disk).unwrap();
@@ -345,7 +345,7 @@ impl World {
                 .iter()
                 .all(|byte| *byte == 0)
         );
-        let files = tempfile::tempdir().unwrap();
+        let files = scratch();
         let read = |name: &str| fs::read(files.path().join(name)).unwrap_or_default();
         let at = |(start, len): (u64, u64)| &disk[start as usize..(start + len) as usize];
         let data = (DATA.0, grown_end - DATA.0);
