@@ -67,6 +67,8 @@ pub struct Material {
     pub write_speed: Option<Result<u64, String>>,
     /// Blocks of the disk of / that can't be read; `None` when nobody asked or it was not scanned.
     pub bad_blocks: Option<Result<bad_blocks::Scan, String>>,
+    /// Why nothing can be kept behind the new system, when that was tried and taken back.
+    pub no_room: Option<String>,
 }
 
 /// Whether the disk may be tested: by writing to it, which is a change, if a passing one, or by
@@ -141,6 +143,7 @@ pub fn gather(
             DiskTests::Never => None,
         },
         bad_blocks: None,
+        no_room: None,
     })
 }
 

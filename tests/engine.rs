@@ -590,6 +590,34 @@ fn a_backup_that_does_not_fit_in_memory_stops_the_run() {
 }
 
 #[test]
+fn no_room_behind_the_new_system_is_known_for_what_it_is_once_all_is_taken_back() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = sys_of(&dir);
+    let mut steps = steps(archive(), 1000);
+    let Step::Keep(keep) = &mut steps.steps[1] else {
+        panic!("the step that keeps files");
+    };
+    keep.image.bytes = keep.disk_bytes - 5 * MIB;
+    let error = apply(&sys, &sys, &steps).unwrap_err();
+    let no_room = error.no_room().expect("it is said in a way to act on");
+    assert_eq!(
+        no_room.reason(),
+        "vda has room for 0 of the 1 MiB of `record` behind the new system"
+    );
+    assert!(error.to_string().contains("try PAYLOAD=memory"), "{error}");
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
+fn another_failure_is_not_taken_for_a_lack_of_room() {
+    let dir = machine();
+    let sys = sys_of(&dir);
+    let error = apply(&sys, &sys, &steps(archive(), 2)).unwrap_err();
+    assert!(error.no_room().is_none(), "{error}");
+}
+
+#[test]
 fn a_backup_script_that_fails_stops_the_run_with_its_complaint() {
     let dir = machine();
     fs::write(

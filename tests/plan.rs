@@ -115,6 +115,7 @@ fn case(host: &str) -> Case {
             flash_to: None,
             write_speed: None,
             bad_blocks: None,
+            no_room: None,
             image: Ok(scan()),
             checksum_findings: Vec::new(),
             config_json_findings: json.findings.clone(),
@@ -481,6 +482,45 @@ fn in_memory_by_choice_the_image_counts() {
         Place::Memory(_)
     ));
     assert!(keep_of(&plan).is_none());
+}
+
+#[test]
+fn without_room_behind_the_new_system_the_image_waits_in_memory() {
+    let mut case = case("debian-12-bios");
+    assert_eq!(case.plan().summary.payload_waits_in, Waits::Extents);
+    case.material.no_room = Some("vda has no room".into());
+    let plan = case.plan();
+    assert_eq!(plan.summary.payload_waits_in, Waits::Memory);
+    assert!(keep_of(&plan).is_none());
+    let because = &plan.summary.payload_waits_because;
+    assert!(
+        because.ends_with("; not behind the new system: vda has no room"),
+        "{because}"
+    );
+    // Nor is there a place for what would go on with the flash.
+    case.with_home_on_stick();
+    let plan = case.plan();
+    assert_eq!(plan.summary.payload_waits_in, Waits::Disk);
+    assert!(keep_of(&plan).is_none());
+    let fatal = plan.summary.power_cut_is_fatal.unwrap();
+    assert_eq!(fatal, "vda has no room");
+}
+
+#[test]
+fn without_room_and_with_too_little_memory_nothing_is_done() {
+    let mut case = case("debian-12-bios");
+    case.material.no_room = Some("vda has no room".into());
+    case.host.memory.total = 110 << 20;
+    let findings = case.findings();
+    let finding = findings
+        .iter()
+        .find(|finding| finding.code == "payload-place")
+        .unwrap()
+        .sentence();
+    assert!(
+        finding.contains("vda has no room; not in memory: stage 2 needs 118 MiB"),
+        "{finding}"
+    );
 }
 
 #[test]

@@ -172,6 +172,9 @@ fn mountable(subject: &Subject, path: &str) -> Result<(), String> {
 
 /// The file system that gets the files: that of the image, or else the one with most room.
 pub fn ground<'a>(subject: &Subject<'a>, scan: &Scan) -> Result<Ground<'a>, String> {
+    if let Some(reason) = &subject.material.no_room {
+        return Err(reason.clone());
+    }
     let host = subject.host;
     let disk = host.root_disk().ok_or("/ is not on one disk")?;
     // How far resin-data has to grow is known when the backup is made.

@@ -16,6 +16,8 @@ use crate::sys::Sys;
 /// What was looked at and what came out of it.
 pub struct Looked {
     pub config: Config,
+    pub host: Host,
+    pub material: Material,
     pub findings: Vec<Finding>,
     /// The plan, unless a finding stops it.
     pub plan: Option<Plan>,
@@ -55,6 +57,30 @@ pub fn look(sys: &Sys, options: &Options, tests: DiskTests) -> Result<Looked, Fa
             });
         findings = self::findings(&config, &host, &material);
     }
+    decide(sys, config, host, material, findings)
+}
+
+/// The plan anew, after a run that was taken back since it found no room behind the new system.
+pub fn without_room(sys: &Sys, looked: Looked, reason: String) -> Result<Looked, Failure> {
+    let Looked {
+        config,
+        host,
+        mut material,
+        ..
+    } = looked;
+    material.no_room = Some(reason);
+    let findings = findings(&config, &host, &material);
+    decide(sys, config, host, material, findings)
+}
+
+/// Plans, unless a finding stops it.
+fn decide(
+    sys: &Sys,
+    config: Config,
+    host: Host,
+    material: Material,
+    findings: Vec<Finding>,
+) -> Result<Looked, Failure> {
     let subject = Subject {
         config: &config,
         host: &host,
@@ -64,6 +90,8 @@ pub fn look(sys: &Sys, options: &Options, tests: DiskTests) -> Result<Looked, Fa
     let plan = (!finding::stops(&findings)).then(|| plan::plan(&subject, &run_id));
     Ok(Looked {
         config,
+        host,
+        material,
         findings,
         plan,
         run_id,

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use super::plan::{Looked, look, show};
+use super::plan::{Looked, look, show, without_room};
 use super::{Exit, Failure, Options, lock, screen, status, undo};
 use crate::config::Config;
+use crate::config::kind::word::PayloadPlace;
 use crate::engine::journal::{Begin, Journal};
 use crate::engine::{self, ApplyError};
 use crate::material::DiskTests;
@@ -21,17 +22,35 @@ pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
     if let Some(exit) = settle_earlier_run(sys)? {
         return Ok(exit);
     }
-    let looked = look(sys, options, DiskTests::Allowed)?;
-    show(&looked)?;
-    let Some(plan) = &looked.plan else {
-        return Ok(Exit::Refused);
-    };
-    if !consent(options, &looked)? {
-        screen::print("Nothing was changed.\n")?;
-        return Ok(Exit::Usage);
+    let mut looked = look(sys, options, DiskTests::Allowed)?;
+    loop {
+        show(&looked)?;
+        let Some(plan) = &looked.plan else {
+            return Ok(Exit::Refused);
+        };
+        if !consent(options, &looked)? {
+            screen::print("Nothing was changed.\n")?;
+            return Ok(Exit::Usage);
+        }
+        match apply(sys, plan, &looked)? {
+            Applied::All => return announce(sys, &looked.config, plan, &looked.run_id),
+            Applied::NoRoom(reason) => {
+                screen::print(&format!(
+                    "\nEverything was taken back: {reason}.\nThis is the plan without that:\n\n"
+                ))?;
+                looked = without_room(sys, looked, reason)?;
+            }
+        }
     }
-    apply(sys, plan, &looked)?;
-    announce(sys, &looked.config, plan, &looked.run_id)
+}
+
+/// What came of a plan.
+enum Applied {
+    /// All is done.
+    All,
+    /// All is taken back, since the disk has no room behind the new system; another plan may do
+    /// without.
+    NoRoom(String),
 }
 
 /// A run that is armed, cut off or returned must be undone before the next: says so and offers it.
@@ -70,7 +89,7 @@ fn consent(options: &Options, looked: &Looked) -> Result<bool, Failure> {
     ))
 }
 
-fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<(), Failure> {
+fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<Applied, Failure> {
     interrupt::catch().context("preparing for signals")?;
     let changing = sys.gated(interrupt::gate());
     let begin = Begin {
@@ -80,10 +99,18 @@ fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<(), Failure> {
         grubenv: plan.grubenv.clone(),
     };
     let steps = plan.work.steps.len();
-    engine::apply(sys, &changing, &plan.work, begin, &mut |number, what| {
+    let applied = engine::apply(sys, &changing, &plan.work, begin, &mut |number, what| {
         log::info!("step {} of {steps}: {what}", number + 1);
-    })
-    .map_err(|error| match error {
+    });
+    let Err(error) = applied else {
+        return Ok(Applied::All);
+    };
+    if let Some(no_room) = error.no_room()
+        && *looked.config.payload != PayloadPlace::Extents
+    {
+        return Ok(Applied::NoRoom(no_room.reason()));
+    }
+    Err(match error {
         ApplyError::Undone(_) => Failure(Exit::Fault, error.into()),
         ApplyError::UndoIncomplete { .. } => Failure(Exit::UndoIncomplete, error.into()),
     })

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::handover::Extent;
 use crate::payload::digest::Sha256Writer;
@@ -30,6 +30,33 @@ const FOLDERS: usize = 8;
 
 /// Bytes copied between two looks at the gate.
 const BLOCK: usize = 1 << 20;
+
+/// The file system has too little room behind the new system, which shows only when it is tried.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; make room, or try PAYLOAD=memory", self.reason())]
+pub struct NoRoom {
+    /// Kernel name of the disk.
+    disk: String,
+    /// The file to keep.
+    name: String,
+    /// Bytes of it that have a place.
+    found: u64,
+    /// Bytes of all of it.
+    needed: u64,
+}
+
+impl NoRoom {
+    /// For people, without what they can do.
+    pub fn reason(&self) -> String {
+        format!(
+            "{} has room for {} of the {} MiB of `{}` behind the new system",
+            self.disk,
+            self.found >> 20,
+            self.needed.div_ceil(1 << 20),
+            self.name
+        )
+    }
+}
 
 /// Puts all files of the step into their places and writes the manifest.
 pub fn keep(sys: &Sys, keep: &Keep, say: &mut dyn FnMut(&str)) -> Result<()> {
@@ -367,13 +394,12 @@ impl<'a> Work<'a> {
         let mut sizes = sizes.into_iter().peekable();
         while found < whole {
             let Some(size) = sizes.peek() else {
-                bail!(
-                    "{} has room for {} MiB of it behind the new system, {} are needed; make room, or \
-                     try PAYLOAD=memory",
-                    self.keep.disk,
-                    found >> 20,
-                    whole.div_ceil(1 << 20)
-                );
+                return Err(Error::new(NoRoom {
+                    disk: self.keep.disk.clone(),
+                    name: wanted.name.clone(),
+                    found,
+                    needed: whole,
+                }));
             };
             match self.piece(wanted, whole - found, *size)? {
                 Attempt::Kept(piece) => {

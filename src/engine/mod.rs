@@ -15,6 +15,7 @@ use anyhow::Result;
 use crate::plan::Steps;
 use crate::sys::Sys;
 use journal::{Begin, JournalWriter, Record};
+use keep::NoRoom;
 
 /// Why a plan was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,16 @@ pub enum ApplyError {
         /// What could not be taken back.
         left: Vec<String>,
     },
+}
+
+impl ApplyError {
+    /// Why the files can't be kept behind the new system, if it is that, and all was taken back.
+    pub fn no_room(&self) -> Option<&NoRoom> {
+        match self {
+            ApplyError::Undone(cause) => cause.downcast_ref(),
+            ApplyError::UndoIncomplete { .. } => None,
+        }
+    }
 }
 
 /// Does the `work` of a plan. `changing` is the machine with a gate that fails when the user interrupts;

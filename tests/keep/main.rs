@@ -186,7 +186,7 @@ fn too_little_room_is_said_with_what_there_is() {
     let (done, ..) = case.run();
     assert_eq!(
         done.unwrap_err(),
-        "keeping `record` on vda: vda has room for 0 MiB of it behind the new system, 30 are needed; \
+        "keeping `record` on vda: vda has room for 0 of the 30 MiB of `record` behind the new system; \
          make room, or try PAYLOAD=memory"
     );
 }
@@ -197,7 +197,7 @@ fn the_margin_of_the_file_system_stays_free() {
     // All of the region is free, but only 119 - 64 MiB may be taken.
     let case = case(MIB, disk, vec![reserved("record", 60 * MIB, false)]);
     let (done, ..) = case.run();
-    assert!(done.unwrap_err().contains("60 are needed"));
+    assert!(done.unwrap_err().contains("of the 60 MiB"));
 }
 
 #[test]
