@@ -155,7 +155,10 @@ fn a_disk_that_only_says_that_it_made_zeros_gets_them_written() {
     world.change_disk(7 * MIB, &noise(MIB as usize, 29));
     world.machine.faults.lock().unwrap().zeros = Zeros::Pretended;
     world.migrates();
-    assert!(world.machine.shown().contains("try 1 failed"));
+    let shown = world.machine.shown();
+    assert!(shown.contains("read back differently"), "{shown}");
+    assert_eq!(shown.matches("try 1 failed").count(), 1, "{shown}");
+    assert!(!shown.contains("try 2 failed"), "{shown}");
 }
 
 #[test]
