@@ -19,9 +19,7 @@ pub fn module(path: &str, packed: Vec<u8>) -> io::Result<Vec<u8>> {
             lzma_rust2::XzReader::new(&packed[..], true).read_to_end(&mut module)?;
         }
         Some("zst") => {
-            ruzstd::decoding::StreamingDecoder::new(&packed[..])
-                .map_err(io::Error::other)?
-                .read_to_end(&mut module)?;
+            zstd::stream::read::Decoder::new(&packed[..])?.read_to_end(&mut module)?;
         }
         _ => return Err(io::Error::other("compressed in an unknown way")),
     }

@@ -4,7 +4,8 @@
 use std::io::{self, BufRead, Read};
 
 use lzma_rust2::{Action, Status, XzStream};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use zstd::stream::raw::{Decoder, Operation};
+use zstd::zstd_safe::{DParameter, InBuffer, OutBuffer};
 
 use super::source::Source;
 
@@ -15,8 +16,8 @@ const LARGEST: u64 = 256 << 20;
 /// The longest header of a zstd frame, with its magic number.
 const HEADER: usize = 18;
 
-/// What an xz decoder takes beside its dictionary.
-const XZ_EXTRA: u64 = 1 << 20;
+/// What a decoder takes beside its dictionary or window.
+const EXTRA: u64 = 1 << 20;
 
 fn too_large(name: &str) -> io::Error {
     io::Error::new(
@@ -39,7 +40,7 @@ pub struct XzMember<R: Read> {
 impl<R: Read> XzMember<R> {
     /// The stream that `source` is at the start of.
     pub fn new(source: Source<R>) -> XzMember<R> {
-        let kib = (LARGEST + XZ_EXTRA) >> 10;
+        let kib = (LARGEST + EXTRA) >> 10;
         XzMember {
             source,
             stream: XzStream::new_mem_limit(false, kib as u32),
@@ -89,9 +90,9 @@ impl<R: Read> Read for XzMember<R> {
 /// One zstd frame.
 pub struct ZstdMember<R: Read> {
     source: Source<R>,
-    decoder: FrameDecoder,
+    decoder: Decoder<'static>,
     window: u64,
-    produced: u64,
+    ended: bool,
 }
 
 impl<R: Read> ZstdMember<R> {
@@ -101,60 +102,49 @@ impl<R: Read> ZstdMember<R> {
         if window > LARGEST {
             return Err(too_large("zstd"));
         }
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(LARGEST);
-        if let Err(error) = decoder.init(&mut source) {
-            return Err(source.explain("zstd", error));
-        }
+        let mut decoder = Decoder::new()?;
+        // The header is judged above; this is for the case that the two do not read it alike.
+        decoder.set_parameter(DParameter::WindowLogMax(LARGEST.ilog2()))?;
         Ok(ZstdMember {
             source,
             decoder,
             window,
-            produced: 0,
+            ended: false,
         })
     }
 
-    /// Memory that the frame takes, in bytes: the decoder's ring of bytes grows in powers of two.
+    /// Memory that the frame takes, in bytes.
     pub fn memory(&self) -> u64 {
-        2 * self.window
+        self.window + EXTRA
     }
 
     /// The source behind the frame, once all of it was read.
     pub fn into_source(self) -> Source<R> {
         self.source
     }
-
-    /// What the frame says of itself must be so.
-    fn check(&mut self) -> io::Result<()> {
-        let said = self.decoder.content_size();
-        if said != 0 && said != self.produced {
-            let what = format!("it has {} bytes instead of {said}", self.produced);
-            return Err(self.source.explain("zstd", what));
-        }
-        if let Some(said) = self.decoder.get_checksum_from_data()
-            && self.decoder.get_calculated_checksum() != Some(said)
-        {
-            return Err(self.source.explain("zstd", "its checksum is wrong"));
-        }
-        Ok(())
-    }
 }
 
 impl<R: Read> Read for ZstdMember<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.decoder.can_collect() == 0 {
-            if self.decoder.is_finished() {
-                self.check()?;
-                return Ok(0);
+        while !self.ended {
+            let input = self.source.fill_buf()?;
+            let at_end = input.is_empty();
+            let (mut from, mut to) = (InBuffer::around(input), OutBuffer::around(&mut *buf));
+            let done = self.decoder.run(&mut from, &mut to);
+            let (consumed, produced) = (from.pos(), to.pos());
+            self.source.consume(consumed);
+            match done {
+                Ok(more) => self.ended = more == 0,
+                Err(error) => return Err(self.source.explain("zstd", error)),
             }
-            let one = BlockDecodingStrategy::UptoBlocks(1);
-            if let Err(error) = self.decoder.decode_blocks(&mut self.source, one) {
-                return Err(self.source.explain("zstd", error));
+            if produced > 0 {
+                return Ok(produced);
+            }
+            if at_end && !self.ended {
+                return Err(super::source::truncated("zstd"));
             }
         }
-        let read = self.decoder.read(buf)?;
-        self.produced += read as u64;
-        Ok(read)
+        Ok(0)
     }
 }
 
