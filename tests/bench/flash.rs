@@ -2,9 +2,11 @@
 //! Started by `util/bench`, which makes both of them.
 //!
 //!   bench DEVICE IMAGE.RAW PACKED
+//!   bench PACKED
 //!
 //! Everything but the device is played: the old system is the folder that PACKED is in. On standard
-//! output: seconds of the test decompression, and seconds of the flash with its reading back.
+//! output: seconds of the test decompression, and seconds of the flash with its reading back. With
+//! PACKED alone it is unpacked to nowhere, which the seconds are of.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -19,10 +21,11 @@ use balena_migrate::handover::{
 };
 use balena_migrate::meminfo::Peak;
 use balena_migrate::payload::digest::Sha256Writer;
-use balena_migrate::payload::recognise;
 use balena_migrate::payload::table::{HEAD_BYTES as TABLE_BYTES, Slot, TableParser};
+use balena_migrate::payload::{decoder, read_full, recognise};
 use balena_migrate::stage2::log::Log;
 use balena_migrate::stage2::machine::{Access, Device, Disk, Machine, Message, Mounted, Section};
+use balena_migrate::stage2::stream::BLOCK;
 use balena_migrate::stage2::{Work, find, let_go, overwrite, rearm, secure};
 use balena_migrate::superblock::{self, HEAD_BYTES};
 use balena_migrate::sys::Sys;
@@ -30,13 +33,30 @@ use balena_migrate::sys::block::BlockDevice;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let [device, raw, packed] = arguments.as_slice() else {
-        eprintln!("usage: bench DEVICE IMAGE.RAW PACKED");
-        std::process::exit(2);
-    };
-    let packed = Path::new(packed);
-    let machine = Bench::new(Path::new(device), packed.parent().unwrap_or(Path::new(".")))?;
-    let handover = handover(&machine.disk, Path::new(raw), packed)?;
+    match arguments.as_slice() {
+        [packed] => unpack(Path::new(packed)),
+        [device, raw, packed] => flash(Path::new(device), Path::new(raw), Path::new(packed)),
+        _ => {
+            eprintln!("usage: bench [DEVICE IMAGE.RAW] PACKED");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn unpack(packed: &Path) -> io::Result<()> {
+    let mut file = File::open(packed)?;
+    let format = recognise(&mut file).map_err(io::Error::other)?;
+    let mut unpacked = decoder(format, File::open(packed)?);
+    let mut block = vec![0; BLOCK];
+    let start = Instant::now();
+    while read_full(&mut unpacked, &mut block)? > 0 {}
+    println!("- {:.2}", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn flash(device: &Path, raw: &Path, packed: &Path) -> io::Result<()> {
+    let machine = Bench::new(device, packed.parent().unwrap_or(Path::new(".")))?;
+    let handover = handover(&machine.disk, raw, packed)?;
     let log = Log::open(&machine);
     let work = Work {
         handover: &handover,
