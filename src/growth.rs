@@ -104,6 +104,18 @@ impl DataPlace {
         })
     }
 
+    /// Size that the partition has to have for files of `bytes` together, in bytes; none when it can
+    /// stay, or can't become large enough.
+    pub fn size_for(&self, bytes: u64) -> Option<u64> {
+        let end = self.end_for(bytes).ok()??;
+        Some(end - self.partition.start)
+    }
+
+    /// Whether there is anything to grow into.
+    pub fn can_grow(&self) -> bool {
+        self.space.is_some() && self.most_end > self.partition.start + self.partition.bytes
+    }
+
     /// Where resin-data has to end for files of `bytes` together; none when it has room for
     /// them as it is.
     pub fn end_for(&self, bytes: u64) -> Result<Option<u64>, TooLarge> {

@@ -37,6 +37,8 @@ pub struct Handover {
     pub install: Vec<Install>,
     /// Where to leave the report and the log when the old system comes back.
     pub report: ReportPlace,
+    /// What starts systems on this machine.
+    pub firmware: Firmware,
     /// A partition on another disk that gets the log, if asked for.
     pub log_drive: Option<LogDrive>,
     /// Bytes of memory that must stay free once the payload and the backup are in memory.
@@ -51,6 +53,16 @@ pub struct Handover {
     pub power: Power,
     /// How much is shown.
     pub log_level: LogLevel,
+}
+
+/// What starts systems on a machine: of an image that has a way for each, one stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// Boot code in the first sector.
+    Bios,
+    /// A program in an EFI system partition.
+    Efi,
 }
 
 /// What happens when the disk still can't be overwritten after many tries: never a restart, since

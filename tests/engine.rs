@@ -14,8 +14,8 @@ use balena_migrate::engine::{self, ApplyError, undo::undo};
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::growth::DataPlace;
 use balena_migrate::handover::{
-    DiskIdentity, Extent, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, LogLevel,
-    Payload, Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
+    DiskIdentity, Extent, FilePath, Firmware, Format, FsIdentity, Handover, Image, ImagePartition,
+    LogLevel, Payload, Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
 };
 use balena_migrate::host::CoreTools;
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
@@ -161,6 +161,7 @@ fn handover() -> Handover {
             fs,
             dir: "/var/lib/balena-migrate".into(),
         },
+        firmware: Firmware::Bios,
         log_drive: None,
         memory_reserve: 0,
         resume: None,

@@ -485,6 +485,30 @@ fn in_memory_by_choice_the_image_counts() {
 }
 
 #[test]
+fn a_partition_that_grows_for_the_backup_is_announced() {
+    let mut case = case("debian-12-bios");
+    case.scan().data_space = Some(small_ext4());
+    let plan = case.plan();
+    let text = text::plan(&plan).replace("\n            ", " ");
+    assert!(
+        text.contains("/backup.tgz, which grows as needed"),
+        "{text}"
+    );
+    case.config = config(&CONFIG.replace("BACKUP_SCRIPT=backup.sh", ""));
+    case.material.old_backup = Some(100 << 20);
+    let plan = case.plan();
+    // 4 MiB are the step; the partition begins at 120.
+    let json = text::json(&plan, &[]);
+    let bytes = json["summary"]["data_grows"]["to"].as_u64().unwrap();
+    assert!((100..130).contains(&(bytes >> 20)), "{bytes}");
+    let says = format!("/backup.tgz, which grows to {} MiB", bytes >> 20);
+    let text = text::plan(&plan).replace("\n            ", " ");
+    assert!(text.contains(&says), "{text}");
+    case.material.old_backup = Some(1 << 20);
+    assert!(!text::plan(&case.plan()).contains("which grows"));
+}
+
+#[test]
 fn without_room_behind_the_new_system_the_image_waits_in_memory() {
     let mut case = case("debian-12-bios");
     assert_eq!(case.plan().summary.payload_waits_in, Waits::Extents);

@@ -5,7 +5,7 @@
 pub mod summary;
 pub mod text;
 
-use self::summary::{DiskSummary, GrubFiles, ImageSummary, NewFile, Summary};
+use self::summary::{DiskSummary, Grows, GrubFiles, ImageSummary, NewFile, Summary};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
 use crate::check::memory::Need;
@@ -14,8 +14,8 @@ use crate::check::{Subject, resume};
 use crate::config::Config;
 use crate::growth::DataPlace;
 use crate::handover::{
-    self, DiskIdentity, FilePath, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive,
-    OldFile, Payload, Place, ReportPlace, Restore, StoredFile, Target,
+    self, DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, Install,
+    LogDrive, OldFile, Payload, Place, ReportPlace, Restore, StoredFile, Target,
 };
 use crate::host::{Disk, Host, Mount};
 use crate::initramfs::{Compression, Recipe, SmallFile};
@@ -97,6 +97,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             fs: fs_of(root),
             dir: host.path_in_fs(REPORT_DIR).expect("checked: the root"),
         },
+        firmware: match host.firmware.efi {
+            true => Firmware::Efi,
+            false => Firmware::Bios,
+        },
         log_drive: log_drive(subject),
         memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
         resume: None,
@@ -106,6 +110,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         log_level: *config.s2_log_level,
     };
     let need = Need::of(subject, scan, choice.payload, choice.backup);
+    let data = DataPlace::of(scan, disk.bytes).expect("checked: the labels");
     let means = resume::means(subject, scan, &choice);
     let power_cut_is_fatal = means.as_ref().err().cloned();
     let keep = keep(
@@ -143,6 +148,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         memory_needed: need.total(),
         memory_total: host.memory.total,
         backup: backup.as_ref().map(|backup| backup.path.clone()),
+        data_grows: data_grows(subject, &data, backup.is_some()),
         new_files: new
             .iter()
             .map(|file| NewFile {
@@ -169,7 +175,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             Waits::Memory => host.memory.total.saturating_sub(need.total()),
             Waits::Disk | Waits::Extents => u64::MAX,
         },
-        data: Box::new(DataPlace::of(scan, disk.bytes).expect("checked: the labels")),
+        data: Box::new(data),
         backup,
         kept,
         core: core.clone(),
@@ -348,6 +354,17 @@ fn backup_place(subject: &Subject, waits: Waits) -> Option<BackupPlace> {
     let path = subject.config.backup_file.0.clone();
     let place = waiting(subject.host, &path, waits);
     Some(BackupPlace { path, place })
+}
+
+/// What the backup does to resin-data.
+fn data_grows(subject: &Subject, data: &DataPlace, has_backup: bool) -> Grows {
+    let is_made = backup::origin(subject.config) != Origin::Existing;
+    let old = subject.material.old_backup.unwrap_or(0);
+    match has_backup {
+        true if is_made && data.can_grow() => Grows::AsNeeded,
+        true if !is_made => data.size_for(old).map_or(Grows::No, Grows::To),
+        _ => Grows::No,
+    }
 }
 
 /// What is kept behind the new system.

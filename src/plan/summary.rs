@@ -31,6 +31,8 @@ pub struct Summary {
     pub memory_total: u64,
     /// The file that becomes `backup.tgz`, if any.
     pub backup: Option<String>,
+    /// What that does to the size of resin-data.
+    pub data_grows: Grows,
     /// Files that go into the new system.
     pub new_files: Vec<NewFile>,
     /// The change to the boot configuration, in words.
@@ -41,6 +43,18 @@ pub struct Summary {
     pub grub: GrubFiles,
     /// Stage 2 stops before the first write.
     pub pretend: bool,
+}
+
+/// What becomes of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grows {
+    /// It stays as it is.
+    No,
+    /// It gets so many bytes.
+    To(u64),
+    /// It gets what it needs for a backup that is yet to be made.
+    AsNeeded,
 }
 
 /// The settings GRUB_*: carried, and used by nothing yet.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::summary::Grows;
 use super::{Plan, Summary};
 use crate::finding::Finding;
 
@@ -138,7 +139,13 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         ),
     ));
     if let Some(backup) = &summary.backup {
-        rows.push(("backup", format!("{backup} → resin-data:/backup.tgz")));
+        let grows = match summary.data_grows {
+            Grows::No => String::new(),
+            Grows::To(bytes) => format!(", which grows to {} MiB", bytes.div_ceil(1 << 20)),
+            Grows::AsNeeded => ", which grows as needed".to_owned(),
+        };
+        let row = format!("{backup} → resin-data:/backup.tgz{grows}");
+        rows.push(("backup", row));
     }
     for (number, file) in summary.new_files.iter().enumerate() {
         let label = if number == 0 { "new files" } else { "" };

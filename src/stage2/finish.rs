@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 use super::Work;
+use super::boot_ways::{self, Other};
 use super::find;
 use super::grow;
 use super::hold::hold;
@@ -73,7 +74,7 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
 /// `first` is the first sector of the image; gives the one for the disk.
 fn try_finish(work: &Work, secured: &Secured, first: &[u8]) -> anyhow::Result<Vec<u8>> {
     let image = &work.handover.payload.image;
-    let (first, data_part) = match image.data_end {
+    let (mut first, data_part) = match image.data_end {
         Some(end) => grow::table(work, secured.disk(), first, &image.data, end)?,
         None => (first.to_vec(), image.data.clone()),
     };
@@ -87,17 +88,22 @@ fn try_finish(work: &Work, secured: &Secured, first: &[u8]) -> anyhow::Result<Ve
     let log = work.log.text();
 
     let mounted = mount(work, &boot, &image.boot, true)?;
-    let written = install(work, &mounted.files(), Target::Boot)
+    let other = boot_ways::other(work.handover.firmware, &first, &mounted.files());
+    let written = remove_other(work, &mounted.files(), other)
+        .and_then(|()| install(work, &mounted.files(), Target::Boot))
         .map(|()| put_end_of_log(work, &mounted.files(), &log));
     close(mounted, &image.boot, written)?;
+    if let Some(other) = other {
+        other.clear(&mut first);
+    }
     let mounted = mount(work, &data, &image.data, true)?;
     let grown = blocks.map(|blocks| grow::file_system(&*mounted, blocks));
     let written = grown
         .unwrap_or(Ok(()))
         .and_then(|()| install(work, &mounted.files(), Target::Data))
         .and_then(|()| put_backup(work, secured, &mounted.files()))
-        .and_then(|()| put(&mounted.files(), LOG, &log, 0o644));
-    close(mounted, &image.data, written)?;
+        .map(|()| put_log(work, &mounted.files(), &log));
+    let log_is_there = close(mounted, &image.data, written)?;
 
     forget_cached(work, &[&disk.node, &boot.node, &data.node])?;
     if let Some(blocks) = blocks {
@@ -105,12 +111,16 @@ fn try_finish(work: &Work, secured: &Secured, first: &[u8]) -> anyhow::Result<Ve
     }
     let mounted = mount(work, &boot, &image.boot, false)?;
     let same = compare(work, &mounted.files(), Target::Boot)
-        .and_then(|()| compare_fingerprint(work, &mounted.files()));
+        .and_then(|()| compare_fingerprint(work, &mounted.files(), other));
     close(mounted, &image.boot, same)?;
     let mounted = mount(work, &data, &image.data, false)?;
     let same = compare(work, &mounted.files(), Target::Data)
         .and_then(|()| compare_backup(work, &mounted.files()))
-        .and_then(|()| compare_file(&mounted.files(), LOG, log.len() as u64, &sha256_hex(&log)));
+        .map(|()| {
+            if log_is_there {
+                compare_log(work, &mounted.files(), &log);
+            }
+        });
     close(mounted, &image.data, same)?;
     for file in &work.handover.install {
         work.log.say(format!("installed {}", file.path));
@@ -192,15 +202,16 @@ fn mount(
 }
 
 /// Unmounts, whatever came of the work on it; the first error counts.
-fn close(
+fn close<T>(
     mounted: Box<dyn Mounted>,
     partition: &ImagePartition,
-    result: anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    result: anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let closed = mounted
         .close()
         .with_context(|| format!("unmounting {}", partition.label));
-    result.and(closed)
+    let value = result?;
+    closed.map(|()| value)
 }
 
 fn forget_cached(work: &Work, nodes: &[&std::path::Path]) -> anyhow::Result<()> {
@@ -226,6 +237,36 @@ fn install(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what is for another firmware than that of this machine.
+fn remove_other(work: &Work, sys: &Sys, other: Option<Other>) -> anyhow::Result<()> {
+    let Some(folder) = other.map(Other::folder).filter(|folder| sys.exists(folder)) else {
+        return Ok(());
+    };
+    sys.remove_tree(folder)
+        .with_context(|| format!("removing {folder}"))?;
+    work.log.say(format!(
+        "removed {folder}: the firmware of this machine does not need it"
+    ));
+    Ok(())
+}
+
+/// Says whether the log is there. A failure is only said: the new system does without.
+fn put_log(work: &Work, sys: &Sys, log: &[u8]) -> bool {
+    let put = put(sys, LOG, log, 0o644);
+    if let Err(error) = &put {
+        work.log
+            .tell(format!("leaving the log on resin-data: {error:#}"));
+    }
+    put.is_ok()
+}
+
+/// As with [`put_log`], a failure is only said.
+fn compare_log(work: &Work, sys: &Sys, log: &[u8]) {
+    if let Err(error) = compare_file(sys, LOG, log.len() as u64, &sha256_hex(log)) {
+        work.log.tell(format!("{error:#}"));
+    }
 }
 
 /// A failure is only said: the whole log is on resin-data.
@@ -278,8 +319,12 @@ fn compare(work: &Work, sys: &Sys, target: Target) -> anyhow::Result<()> {
 }
 
 /// The files that came with resin-boot are still what its fingerprint says, but for those that
-/// were replaced.
-fn compare_fingerprint(work: &Work, sys: &Sys) -> anyhow::Result<()> {
+/// were replaced, or removed with the way of another firmware.
+fn compare_fingerprint(work: &Work, sys: &Sys, other: Option<Other>) -> anyhow::Result<()> {
+    let folder = other.map(Other::folder);
+    if let Some(folder) = folder.filter(|folder| sys.exists(folder)) {
+        bail!("the disk still has {folder}, which was removed");
+    }
     if !work.handover.payload.image.fingerprint {
         return Ok(());
     }
@@ -293,7 +338,8 @@ fn compare_fingerprint(work: &Work, sys: &Sys) -> anyhow::Result<()> {
         .collect();
     for (md5, path) in fingerprint::parse(&text) {
         // Names on FAT have no case.
-        if ours.iter().any(|ours| ours.eq_ignore_ascii_case(&path)) {
+        let is_ours = ours.iter().any(|ours| ours.eq_ignore_ascii_case(&path));
+        if is_ours || other.is_some_and(|other| other.has(&path)) {
             continue;
         }
         let found = sys

@@ -10,6 +10,7 @@
 //! It knows the hand-over and what it measures, runs no other program, and reaches the kernel
 //! only through [`Machine`].
 
+pub mod boot_ways;
 pub mod commit;
 pub mod disk_errors;
 pub mod find;
@@ -109,7 +110,9 @@ pub fn run(machine: &dyn Machine) -> Ending {
     for line in BANNER {
         log.say(line);
     }
-    let ending = match read_handover(machine) {
+    let handover = read_handover(machine);
+    let next = Next::after(handover.as_ref().ok());
+    let ending = match handover {
         Err(stop) => Ending::Stopped(stop),
         Ok(handover) => {
             show_as_asked(&log, &handover);
@@ -120,8 +123,35 @@ pub fn run(machine: &dyn Machine) -> Ending {
             })
         }
     };
-    conclude(machine, &log, &ending);
+    conclude(machine, &log, &ending, next);
     ending
+}
+
+/// What the machine starts after a stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The old system: nothing else can start.
+    OldSystem,
+    /// That, or this stage once more, which starts a disk whose flash was cut off. Who has seen the
+    /// disk knows which.
+    AsTheDiskIs,
+}
+
+impl Next {
+    fn after(handover: Option<&Handover>) -> Next {
+        match handover.is_some_and(|handover| handover.resume.is_some()) {
+            true => Next::AsTheDiskIs,
+            false => Next::OldSystem,
+        }
+    }
+
+    /// With what the stop says of the disk.
+    fn at(self, stop: &Stop) -> Next {
+        match stop.code {
+            Code::DiskNotFound | Code::DiskAmbiguous | Code::Fault => self,
+            _ => Next::OldSystem,
+        }
+    }
 }
 
 /// From now on the consoles show what the hand-over asks for, and screens a picture.
@@ -200,10 +230,11 @@ fn prepare(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Resu
 
 /// The point of no return, where it is one of its own.
 fn arm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
-    warn(work, &WARNING);
-    work.log.phase("rearm", "what a power cut leads to", || {
+    let rearmed = work.log.phase("rearm", "what a power cut leads to", || {
         rearm::rearm(work, free)
-    })
+    })?;
+    warn(work, &WARNING);
+    Ok(rearmed)
 }
 
 /// Tells those who stand there what not to do.
@@ -299,8 +330,11 @@ fn load_modules(work: &Work) {
 /// Says why it stops, and leaves that for the old system.
 fn tell_stop(work: &Work, disk: Option<&Disk>, stop: &Stop) {
     work.log.say_disk_errors();
-    work.log
-        .tell(format!("** stopped before the first write: {stop}"));
+    let when = match Next::after(Some(work.handover)).at(stop) {
+        Next::OldSystem => "stopped before the first write",
+        Next::AsTheDiskIs => "stopped",
+    };
+    work.log.tell(format!("** {when}: {stop}"));
     let outcome = Outcome::Stopped {
         phase: work.log.last_phase(),
         code: stop.code.name().to_owned(),
@@ -310,20 +344,30 @@ fn tell_stop(work: &Work, disk: Option<&Disk>, stop: &Stop) {
 }
 
 /// Says how it ended, and gives people time to read it.
-fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending) {
+fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending, next: Next) {
     let time = seconds(machine.elapsed());
     let text = match ending {
         Ending::Migrated => format!("** done after {time}: the new system starts"),
         Ending::Pretended => {
             format!("** pretended for {time}, nothing was written: the old system starts again")
         }
-        Ending::Stopped(stop) => format!("** {stop}\n** The old system starts again."),
+        Ending::Stopped(stop) => match next.at(stop) {
+            Next::OldSystem => format!("** {stop}\n** The old system starts again."),
+            Next::AsTheDiskIs => format!(
+                "** {stop}\n** The machine restarts: into the old system or, where a flash of the \
+                 disk was cut off, into this stage again."
+            ),
+        },
     };
     log.say_disk_errors();
     text.lines().for_each(|line| log.tell(line));
     log.show_ending(match ending {
         Ending::Migrated => Ended::Migrated,
-        Ending::Pretended | Ending::Stopped(_) => Ended::Returned,
+        Ending::Pretended => Ended::Returned,
+        Ending::Stopped(stop) => match next.at(stop) {
+            Next::OldSystem => Ended::Returned,
+            Next::AsTheDiskIs => Ended::Restarted,
+        },
     });
     log.close_drive();
     machine.sleep(match ending {
@@ -356,7 +400,7 @@ pub fn resume(machine: &dyn Machine) -> Ending {
         tries += 1;
         hold::hold(&work, tries, &error);
     }
-    conclude(machine, &log, &Ending::Migrated);
+    conclude(machine, &log, &Ending::Migrated, Next::OldSystem);
     Ending::Migrated
 }
 
@@ -395,7 +439,9 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
         code: Code::Fault,
         cause: anyhow!("stage 2 {how} in the phase {}", log.last_phase()),
     };
-    if let Ok(handover) = read_handover(machine) {
+    let handover = read_handover(machine).ok();
+    let next = Next::after(handover.as_ref());
+    if let Some(handover) = handover {
         let work = Work {
             handover: &handover,
             machine,
@@ -417,6 +463,6 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
         find::log_drive(&work, None);
     }
     let ending = Ending::Stopped(stop);
-    conclude(machine, &log, &ending);
+    conclude(machine, &log, &ending, next);
     ending
 }

@@ -52,6 +52,8 @@ pub enum Ended {
     Migrated,
     /// The old system starts again.
     Returned,
+    /// The old system or this stage starts again.
+    Restarted,
 }
 
 impl Screen {
@@ -142,6 +144,7 @@ impl Screen {
         match self.ending {
             Some(Ended::Migrated) => ["", "The new system is on the disk and starts now.", ""],
             Some(Ended::Returned) => ["", "The old system is as it was and starts again.", ""],
+            Some(Ended::Restarted) => ["", "The machine starts again now.", ""],
             None if self.torn => [
                 "******************************************************************",
                 "** The disk is overwritten now: DO NOT SWITCH THE MACHINE OFF.  **",

@@ -294,6 +294,16 @@ impl Sys {
         self.sync_folder_of(path)
     }
 
+    /// Removes a folder with all that is in it; it is no error when there is none.
+    pub fn remove_tree(&self, path: &str) -> io::Result<()> {
+        self.pass(&format!("removing {path}"))?;
+        match fs::remove_dir_all(self.real(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_folder_of(path),
+        }
+    }
+
     /// Removes an empty folder; it is no error when there is none.
     pub fn remove_dir(&self, path: &str) -> io::Result<()> {
         self.pass(&format!("removing {path}"))?;

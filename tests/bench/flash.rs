@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use balena_migrate::handover::{
-    DiskIdentity, FilePath, FsIdentity, Handover, Image, ImagePartition, LogLevel, Payload, Place,
-    Power, ReportPlace, StoredFile, VERSION,
+    DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, LogLevel,
+    Payload, Place, Power, ReportPlace, StoredFile, VERSION,
 };
 use balena_migrate::meminfo::Peak;
 use balena_migrate::payload::digest::Sha256Writer;
@@ -127,6 +127,7 @@ fn handover(disk: &Disk, raw: &Path, packed: &Path) -> io::Result<Handover> {
             fs: old_root,
             dir: "/".to_owned(),
         },
+        firmware: Firmware::Bios,
         log_drive: None,
         log_level: LogLevel::Info,
         power: Power::Hold,

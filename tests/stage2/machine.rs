@@ -69,6 +69,8 @@ pub struct Faults {
     pub emptied: u32,
     /// Writable mounts of the new system after which a file of the image is damaged.
     pub damaged: u32,
+    /// On resin-data, a folder has the name of the log.
+    pub log_in_the_way: bool,
     /// Mounts of the old root that panic.
     pub mount_panic: bool,
     /// Modules that can't be loaded.
@@ -374,6 +376,11 @@ impl Machine for FakeMachine {
         }
         let files = scratch();
         unpack(&bytes, fs_type, files.path());
+        let faults = self.faults.lock().unwrap();
+        if faults.log_in_the_way && fs_type == "ext4" {
+            fs::create_dir_all(files.path().join("migrate.log/x"))?;
+        }
+        drop(faults);
         let (fs_bytes, block_bytes) = match fs_type {
             "vfat" => (len, 512),
             _ => {

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 use std::thread;
+use std::time::Duration;
 
 use balena_migrate::resume::{Record, State};
 use balena_migrate::stage2::{Ending, explain, overwrite, resume};
@@ -215,6 +216,32 @@ fn a_fault_of_ours_before_the_torn_disk_is_known_touches_nothing() {
     world.is_untouched();
     let shown = world.machine.shown();
     assert!(!shown.contains("writable"), "{shown}");
+    assert!(!shown.contains("The old system starts"), "{shown}");
+    assert!(shown.contains("into this stage again"), "{shown}");
+}
+
+#[test]
+fn a_torn_disk_that_is_not_found_is_not_called_the_old_system() {
+    let mut world = World::resumable();
+    world.tear();
+    world.switch_on();
+    world.machine.faults.lock().unwrap().disks_after = Duration::MAX;
+    let ending = world.run();
+    assert!(matches!(ending, Ok(Ending::Stopped(_))), "{ending:?}");
+    let shown = world.machine.shown();
+    assert!(!shown.contains("old system starts"), "{shown}");
+    assert!(!shown.contains("before the first write"), "{shown}");
+    assert!(shown.contains("into this stage again"), "{shown}");
+}
+
+#[test]
+fn without_what_resumes_a_flash_the_old_system_starts() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().disks_after = Duration::MAX;
+    let ending = world.run();
+    assert!(matches!(ending, Ok(Ending::Stopped(_))), "{ending:?}");
+    let shown = world.machine.shown();
+    assert!(shown.contains("** The old system starts again."), "{shown}");
 }
 
 #[test]
@@ -264,6 +291,11 @@ fn a_first_sector_that_the_disk_refuses_leaves_the_old_system() {
     assert_eq!(boot(&world), Boot::Old);
     assert!(!overwrite::is_marked(&world.machine));
     assert!(world.old_log().contains("writing the first sector"));
+    let shown = world.machine.shown();
+    assert!(!shown.contains("is overwritten now"), "{shown}");
+    let pictures = world.machine.pictures.lock().unwrap();
+    let mut lines = pictures.iter().flatten();
+    assert!(!lines.any(|line| line.contains("is overwritten now")));
 }
 
 #[test]

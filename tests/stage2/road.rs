@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use balena_migrate::handover::Firmware;
 use balena_migrate::report::Outcome;
 use balena_migrate::stage2::Ending;
 
@@ -12,6 +13,31 @@ use crate::world::World;
 fn the_whole_road() {
     let world = World::new();
     world.migrates();
+}
+
+#[test]
+fn a_bios_needs_no_efi_folder_and_uefi_neither_grub_nor_boot_code() {
+    for firmware in [Firmware::Bios, Firmware::Efi] {
+        for data_end in [None, Some(20 << 20)] {
+            let mut world = World::new();
+            world.handover.firmware = firmware;
+            world.handover.payload.image.data_end = data_end;
+            // The files are put in twice.
+            world.machine.faults.lock().unwrap().emptied = 1;
+            world.migrates();
+            assert!(world.machine.shown().contains("try 1 failed"));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_can_t_be_left_does_not_matter() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().log_in_the_way = true;
+    world.migrates();
+    let shown = world.machine.shown();
+    assert!(shown.contains("leaving the log on resin-data"), "{shown}");
+    assert!(!shown.contains("try 1 failed"), "{shown}");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::sync::OnceLock;
 
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::handover::{
-    DiskIdentity, Extent, FilePath, Format, FsIdentity, Handover, Image, ImagePartition, Install,
-    LogLevel, OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, Resume, StoredFile,
-    TableIdentity, Target, VERSION,
+    DiskIdentity, Extent, FilePath, Firmware, Format, FsIdentity, Handover, Image, ImagePartition,
+    Install, LogLevel, OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, Resume,
+    StoredFile, TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::payload::recognise;
@@ -72,6 +72,7 @@ fn entry(disk: &mut [u8], record: u64, index: usize, kind: u8, start: u64, bytes
 /// An image as balenaOS has them: resin-data is partition 6, the second of the logical ones.
 fn image(boot: &[u8], data: &[u8]) -> Vec<u8> {
     let mut image = disk(IMAGE_BYTES, 0x600d_d15c, 3, &[(BOOT, boot), (DATA, data)]);
+    image[..440].copy_from_slice(&noise(440, 31));
     entry(&mut image, 0, 1, 0x0f, EXTENDED.0, EXTENDED.1);
     for record in [EXTENDED.0, DATA_RECORD] {
         image[record as usize..record as usize + 512].fill(0);
@@ -117,7 +118,13 @@ fn made() -> &'static Made {
         let dir = scratch();
         fs::write(dir.path().join("os-release"), "ID=balena-os\n").unwrap();
         // The file that is replaced has another hash in the new system.
+        for (folder, file) in [("EFI", "efi"), ("grub", "grub")] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join(file), file).unwrap();
+        }
         let fingerprint = "78a29b137dee61572d2929bff5a9f28b  ./os-release\n\
+             a9585ee26b99b02fd19465902f2fd4d5  ./EFI/efi\n\
+             2d675138350c28dedd2793e2aabf05ff  ./grub/grub\n\
              d41d8cd98f00b204e9800998ecf8427e  ./system-connections/WIFI\n";
         fs::write(dir.path().join("balenaos.fingerprint"), fingerprint).unwrap();
         let boot = pack(
@@ -330,6 +337,10 @@ impl World {
             let data = (DATA.0 - DATA_RECORD, grown_end - DATA.0);
             entry(&mut image, DATA_RECORD, 0, 0x83, data.0, data.1);
         }
+        let efi = self.handover.firmware == Firmware::Efi;
+        if efi {
+            image[..446].fill(0);
+        }
         let between = |from: u64, to: u64| {
             let (from, to) = (from as usize, to as usize);
             disk[from..to] == image[from..to]
@@ -353,6 +364,8 @@ impl World {
         unpack(at(BOOT), "vfat", files.path());
         assert_eq!(read("os-release"), b"ID=balena-os\n");
         let on_boot = read("migrate.log");
+        assert_eq!(read("EFI/efi"), if efi { "efi" } else { "" }.as_bytes());
+        assert_eq!(read("grub/grub"), if efi { "" } else { "grub" }.as_bytes());
         assert_eq!(read("config.json"), CONFIG_JSON);
         assert_eq!(read("system-connections/wifi"), WIFI);
         unpack(at(data), "ext4", files.path());
@@ -364,6 +377,9 @@ impl World {
             space.blocks_in(data.1),
             "the size of its ext4"
         );
+        if self.machine.faults.lock().unwrap().log_in_the_way {
+            return;
+        }
         let log = String::from_utf8(read("migrate.log")).unwrap();
         assert!(log.contains("overwrite: done"), "{log}");
         assert_eq!(String::from_utf8(on_boot).unwrap(), log);
@@ -512,6 +528,7 @@ fn handover(format: Format, file: &[u8]) -> Handover {
             fs: old_root(),
             dir: REPORT_DIR.to_owned(),
         },
+        firmware: Firmware::Bios,
         log_drive: None,
         memory_reserve: 64 * MIB,
         resume: None,
