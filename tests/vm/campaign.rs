@@ -20,7 +20,7 @@ use crate::harness::{Machine, Migratecfg, OsImage, cache};
 use crate::scenarios::RUN;
 
 /// Whether a flash that was cut off has to go on at the next start.
-const RESUMABLE: bool = false;
+const RESUMABLE: bool = true;
 
 /// Where in the migration a cut falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,10 +1,12 @@
 //! Disks that fail, lie, shrink or are slow, and memory that hardly suffices: the old system comes
 //! back, or the new one is complete, or the machine waits and says why.
 
+use balena_migrate::place::Manifest;
+
 use crate::harness::medium::Fault;
 use crate::harness::migratecfg::PLACE;
 use crate::harness::outcome::{NewSystem, Outcome};
-use crate::harness::{Machine, Migratecfg, OsImage, Vm};
+use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm};
 use crate::scenarios::RUN;
 
 /// A sector in the middle of the image, and in the old root file system.
@@ -52,6 +54,23 @@ fn assert_status(vm: &mut Vm, reason: &str) {
     );
 }
 
+/// A sector of the disk in the middle of a file that is kept behind the new system.
+fn kept_sector(disk: &Disk, name: &str) -> u64 {
+    let manifest = disk
+        .ext4_file(1, "/balena-migrate.keep/manifest.json")
+        .expect("files are kept on the disk");
+    let manifest: Manifest = serde_json::from_slice(&manifest).expect("it is a manifest");
+    let file = &manifest.files[name];
+    let mut left = file.bytes / 2;
+    for extent in file.extents() {
+        if left < extent.bytes {
+            return (extent.start + left) / 512;
+        }
+        left -= extent.bytes;
+    }
+    panic!("{name} is shorter than the manifest says");
+}
+
 /// Writes fail, and succeed when they are tried again.
 #[test]
 fn a_write_error_that_heals_is_overcome() {
@@ -89,9 +108,7 @@ fn a_permanent_write_error_holds_the_machine_and_says_why() {
 fn a_read_error_in_the_image_brings_the_old_system_back() {
     let cfg = Migratecfg::new(&OsImage::get());
     let machine = armed_guest("read-error", &cfg);
-    let path = format!("{PLACE}/balena.img.gz");
-    let sectors = machine.disk().ext4_file_sectors(1, &path);
-    let sector = sectors[sectors.len() / 2];
+    let sector = kept_sector(&machine.disk(), "payload");
     let mut vm = machine.failing(Fault::Read { sector, times: 0 }).start();
     vm.wait_for("balena-migrate, stage 2");
     vm.wait_agent();

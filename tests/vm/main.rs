@@ -8,4 +8,5 @@ mod bench;
 mod campaign;
 mod carried;
 mod faults;
+mod places;
 mod scenarios;

@@ -146,6 +146,17 @@ impl Machine {
         self
     }
 
+    /// Lets its first partition reach to the end of the disk. The file system on it has to follow.
+    pub fn with_first_partition_grown(self) -> Self {
+        let script = "echo ',+' | sfdisk -q --no-tell-kernel --no-reread -N 1 \"$0\"";
+        tool::run(
+            Command::new("sh")
+                .args(["-c", script])
+                .arg(&self.disks[0].path),
+        );
+        self
+    }
+
     /// Puts a copy of `image` into the place of its disk, on a sound medium.
     pub fn holding(mut self, image: &Path) -> Self {
         self.medium = Medium::default();

@@ -24,9 +24,16 @@ pub struct Migratecfg {
 impl Migratecfg {
     /// The folder for an ordinary migration to `image`: all wifis, nothing else out of the ordinary.
     pub fn new(image: &OsImage) -> Self {
+        let gz = fs::read(image.gz()).expect("reading the compressed image");
+        Migratecfg::without_image()
+            .file("balena.img.gz", &gz)
+            .setting("IMAGE_NAME", "balena.img.gz")
+    }
+
+    /// The same, but the image is elsewhere.
+    pub fn without_image() -> Self {
         // Before a machine is there: others wait for it, and a build takes minutes.
         exe::balena_migrate();
-        let gz = fs::read(image.gz()).expect("reading the compressed image");
         let config_json = json!({
             "apiEndpoint": "https://api.balena-cloud.com",
             "vpnEndpoint": "vpn.balena-cloud.com",
@@ -42,9 +49,7 @@ impl Migratecfg {
             settings: Vec::new(),
             config_json: serde_json::to_vec_pretty(&config_json).expect("it is plain JSON"),
         };
-        cfg.file("balena.img.gz", &gz)
-            .setting("IMAGE_NAME", "balena.img.gz")
-            .setting("BALENA_CONFIG", "config.json")
+        cfg.setting("BALENA_CONFIG", "config.json")
             .setting("MIGRATE_ALL_WIFIS", "TRUE")
             // The machines have no network, and config.json is compared byte by byte.
             .setting("BALENA_API_HOST", "")

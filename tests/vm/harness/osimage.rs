@@ -17,6 +17,8 @@ pub struct Wanted {
     pub version: &'static str,
     pub root_mib: u32,
     pub data_mib: u32,
+    /// How much of resin-data is noise, which can't be compressed.
+    pub noise_mib: u32,
 }
 
 impl Default for Wanted {
@@ -26,6 +28,7 @@ impl Default for Wanted {
             version: "6.0.10",
             root_mib: 40,
             data_mib: 72,
+            noise_mib: 0,
         }
     }
 }
@@ -59,7 +62,9 @@ impl OsImage {
                     .arg(dir.join("osimage.sh"))
                     .args([guest.kit(), dir.to_owned(), raw.clone()])
                     .args([wanted.slug, wanted.version])
-                    .args([wanted.root_mib.to_string(), wanted.data_mib.to_string()]),
+                    .args(
+                        [wanted.root_mib, wanted.data_mib, wanted.noise_mib].map(|n| n.to_string()),
+                    ),
             );
             // Not flate2: unoptimised, as tests are built, it takes a minute.
             tool::run(Command::new("gzip").args(["-1", "--keep"]).arg(&raw));

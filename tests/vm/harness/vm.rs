@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::agent::{Agent, Mute, Said};
 use super::console::{Console, PATIENCE, Waited};
@@ -309,10 +310,18 @@ impl Vm {
     /// A later start of the machine does not have it.
     #[track_caller]
     pub fn plug_ext4(&mut self, label: &str, mib: u32) -> PathBuf {
+        let empty = TempDir::new_in(self.machine().dir()).expect("making a directory");
+        self.plug_tree(label, empty.path(), mib)
+    }
+
+    /// As [`Vm::plug_ext4`], with what is in `tree`.
+    #[track_caller]
+    pub fn plug_tree(&mut self, label: &str, tree: &Path, mib: u32) -> PathBuf {
         let path = self.machine().dir().join(format!("{label}.raw"));
         tool::run(
             Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-L", label])
+                .args(["-q", "-F", "-L", label, "-d"])
+                .arg(tree)
                 .arg(&path)
                 .arg(format!("{mib}M")),
         );

@@ -1,14 +1,14 @@
 #!/bin/bash
 # Builds a small disk image that a migration takes for balenaOS, and that really boots.
 #
-#   osimage.sh KIT RECIPES OUT.raw SLUG VERSION ROOT_MIB DATA_MIB
+#   osimage.sh KIT RECIPES OUT.raw SLUG VERSION ROOT_MIB DATA_MIB NOISE_MIB
 #
 # The layout is that of genericx86-64-ext, only smaller: MBR, 4 MiB alignment, resin-boot (FAT16),
 # resin-rootA, resin-rootB, then resin-state and resin-data in an extended partition. GRUB, the
 # kernel and busybox are those of the guest (KIT, see guest.sh).
 set -euo pipefail
 
-kit=$1 recipes=$2 out=$3 slug=$4 version=$5 root_mib=$6 data_mib=$7
+kit=$1 recipes=$2 out=$3 slug=$4 version=$5 root_mib=$6 data_mib=$7 noise_mib=$8
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rm -f "$out"
@@ -85,6 +85,7 @@ ext4 resin-rootB $rootb_at $rootb_mib "$work/empty"
 ext4 resin-state $state_at $state_mib "$work/empty"
 mkdir -p "$work/data/docker" "$work/data/resin-data"
 echo '{"storage":"overlay2"}' > "$work/data/docker/info.json"
+[ "$noise_mib" = 0 ] || head -c "${noise_mib}M" /dev/urandom > "$work/data/docker/noise"
 ext4 resin-data $data_at "$data_mib" "$work/data"
 
 # The boot partition.

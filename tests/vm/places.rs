@@ -1,0 +1,119 @@
+//! Where the image and the backup wait while the disk is overwritten, and machines that have not
+//! got the memory for them.
+
+use std::fs;
+
+use crate::harness::migratecfg::PLACE;
+use crate::harness::osimage::Wanted;
+use crate::harness::outcome::{NewSystem, Outcome};
+use crate::harness::{Machine, Migratecfg, OsImage, cache};
+use crate::scenarios::{RUN, Scene};
+
+/// What the new system has to say of an ordinary folder.
+fn ordinary(cfg: &Migratecfg) -> Vec<String> {
+    vec![
+        format!("NEWOS: config.json {}", cfg.config_json_sha256()),
+        "NEWOS: keyfile resin-wifi-01 ".to_owned(),
+        "NEWOS: keyfile resin-wifi-02 ".to_owned(),
+        "NEWOS: fingerprint ok 9".to_owned(),
+        "NEWOS: log migrate.log ".to_owned(),
+    ]
+}
+
+/// The folder is on a stick, and the backup is larger than the image's resin-data has room for: the
+/// image is read from the stick, and resin-data grows.
+#[test]
+fn an_image_on_a_stick_and_a_backup_that_needs_room() {
+    let script = "#!/bin/sh\n\
+                  mkdir -p /home/user/data && cd /home/user\n\
+                  head -c 150000000 /dev/urandom > data/film && tar -cf - data | gzip -1 > \"$1\"\n";
+    let cfg = Migratecfg::new(&OsImage::get())
+        .setting("BACKUP_SCRIPT", "backup.sh")
+        .script("backup.sh", script);
+    let mut scene = Scene::set("stick", &cfg);
+    scene.vm.plug_ext4("STICK", 256);
+    scene.vm.must(&format!(
+        "mkdir -p /mnt/stick && mount LABEL=STICK /mnt/stick && cp -r {PLACE} /mnt/stick/"
+    ));
+    let folder = "/mnt/stick/migratecfg";
+    let said = scene.run(&format!("cd {folder} && {RUN} -r 3"), 0);
+    assert!(said.contains("vdb is not overwritten"), "{said}");
+    let hash = scene.vm.must(&format!("sha256sum < {folder}/backup.tgz"));
+    let hash = hash.split(' ').next().expect("a hash");
+    let mut facts = ordinary(&cfg);
+    facts.push(format!("NEWOS: backup.tgz {hash} data/ data/film"));
+    let (_, outcome) = scene.vm.outcome(&NewSystem::of(facts), true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+}
+
+/// With the image in memory, as on a machine whose disk has no room behind the new system.
+#[test]
+#[ignore = "long: the other places are the usual ones"]
+fn an_image_in_memory() {
+    let cfg = Migratecfg::new(&OsImage::get()).setting("PAYLOAD", "memory");
+    let mut scene = Scene::set("memory", &cfg);
+    let said = scene.run(&format!("{RUN} -r 3"), 0);
+    assert!(said.contains("NOTHING"), "no warning of power cuts: {said}");
+    let (_, outcome) = scene.vm.outcome(&NewSystem::of(ordinary(&cfg)), true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+}
+
+/// An image of a gigabyte, compressed, on a machine that has a quarter of that as memory.
+#[test]
+#[ignore = "long: a gigabyte is hashed eight times by a processor in software"]
+fn a_gigabyte_on_a_machine_with_256_mib() {
+    a_gigabyte("extents", 256);
+}
+
+/// The same from a stick.
+#[test]
+#[ignore = "long: as above"]
+fn a_gigabyte_from_a_stick_with_256_mib() {
+    a_gigabyte("disk", 256);
+}
+
+/// What the same takes when it waits in memory.
+#[test]
+#[ignore = "long: as above"]
+fn a_gigabyte_in_memory_with_2_gib() {
+    a_gigabyte("memory", 2048);
+}
+
+/// Prints what stage 2 says of its memory.
+fn a_gigabyte(place: &str, memory_mib: u32) {
+    const NOISE_MIB: u32 = 1024;
+    let image = OsImage::build(&Wanted {
+        data_mib: NOISE_MIB + 200,
+        noise_mib: NOISE_MIB,
+        ..Wanted::default()
+    });
+    let cfg = Migratecfg::without_image()
+        .setting("IMAGE_NAME", "/mnt/stick/balena.img.gz")
+        .setting("PAYLOAD", place);
+    let name = format!("gigabyte-{place}");
+    let stick = tempfile::TempDir::new_in(cache::subdir("tmp")).expect("making a directory");
+    fs::copy(image.gz(), stick.path().join("balena.img.gz")).expect("copying the image");
+    let machine = Machine::guest(&name)
+        .memory(memory_mib)
+        .resized(5 << 30)
+        .with_first_partition_grown();
+    let mut vm = machine.start();
+    vm.wait_agent();
+    vm.must("resize2fs /dev/vda1");
+    cfg.send_to(&mut vm);
+    vm.plug_tree("STICK", stick.path(), NOISE_MIB + 256);
+    vm.must("mkdir -p /mnt/stick && mount LABEL=STICK /mnt/stick");
+    if place != "disk" {
+        vm.must("cp /mnt/stick/balena.img.gz /root/ && umount /mnt/stick && sync");
+        vm.must(&format!(
+            "sed -i 's,/mnt/stick/,/root/,' {PLACE}/balena-migrate.conf"
+        ));
+    }
+    vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
+    let facts = NewSystem::of(ordinary(&cfg));
+    vm.wait_for("balena-migrate, stage 2");
+    let memory = vm.wait_for("at most for this process");
+    println!("{name}, {memory_mib} MiB: {memory}");
+    let (_, outcome) = vm.outcome(&facts, true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+}
