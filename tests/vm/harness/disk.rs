@@ -93,23 +93,6 @@ impl<'machine> Disk<'machine> {
         self.ext4_file_at(self.partition(partition).start, path)
     }
 
-    /// The first 512-byte sector of each block of a file on an ext4 partition, from the disk's start.
-    #[track_caller]
-    pub fn ext4_file_sectors(&self, partition: u32, path: &str) -> Vec<u64> {
-        let start = self.partition(partition).start;
-        let number = |text: &str| text.trim().parse::<u64>().ok();
-        let stats = self.debugfs(start, "stats", false);
-        let stats = String::from_utf8_lossy(&stats);
-        let block = stats
-            .lines()
-            .find_map(|l| number(l.strip_prefix("Block size:")?));
-        let block = block.expect("debugfs tells the block size");
-        let blocks = self.debugfs(start, &format!("blocks {path}"), false);
-        let blocks = String::from_utf8_lossy(&blocks);
-        let sectors = blocks.split_whitespace().filter_map(number);
-        sectors.map(|n| (start + n * block) / 512).collect()
-    }
-
     fn ext4_file_at(&self, offset: u64, path: &str) -> Option<Vec<u8>> {
         assert!(self.path.is_file(), "{} is no disk", self.path.display());
         // debugfs exits with 0 whatever happens: stat tells whether the file is there.
