@@ -230,7 +230,7 @@ fn prepare(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Resu
 
 /// The point of no return, where it is one of its own.
 fn arm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
-    let rearmed = work.log.phase("rearm", "what a power cut leads to", || {
+    let rearmed = work.log.phase("rearm", "preparing for a power cut", || {
         rearm::rearm(work, free)
     })?;
     warn(work, &WARNING);
@@ -301,7 +301,7 @@ fn take_up(work: &Work, disk: &Disk) -> anyhow::Result<Rearmed> {
             secure::secure_again(work, disk.clone())
         })
         .map_err(|stop| stop.cause)?;
-    work.log.phase("rearm", "what a power cut leads to", || {
+    work.log.phase("rearm", "preparing for a power cut", || {
         rearm::rearm_again(work, secured)
     })
 }

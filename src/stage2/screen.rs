@@ -26,7 +26,7 @@ const PHASES: [(&str, &str); 7] = [
     ("find", "find the disk"),
     ("secure", "secure and verify the image"),
     ("let_go", "let go of the disk"),
-    ("rearm", "see to what a power cut leads to"),
+    ("rearm", "prepare for a power cut"),
     ("overwrite", "write the image to the disk, read it back"),
     ("finish", "put the files into the new system"),
     ("commit", "make the new system start"),
@@ -249,7 +249,7 @@ mod tests {
   [x] find the disk
   [x] secure and verify the image
   [x] let go of the disk
-  [x] see to what a power cut leads to
+  [x] prepare for a power cut
   [>] write the image to the disk, read it back
   [ ] put the files into the new system
   [ ] make the new system start
