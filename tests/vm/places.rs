@@ -50,6 +50,7 @@ fn an_image_on_a_stick_and_a_backup_that_needs_room() {
     let hash = hash.split(' ').next().expect("a hash");
     let mut facts = ordinary(&cfg);
     facts.push(format!("NEWOS: backup.tgz {hash} data/ data/film"));
+    scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&NewSystem::of(facts), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
@@ -62,6 +63,7 @@ fn an_image_in_memory() {
     let mut scene = Scene::set("memory", &cfg);
     let said = scene.run(&format!("{RUN} -r 3"), 0);
     assert!(said.contains("NOTHING"), "no warning of power cuts: {said}");
+    scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&NewSystem::of(ordinary(&cfg)), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
