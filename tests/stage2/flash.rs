@@ -167,5 +167,9 @@ fn a_disk_with_sectors_of_4096_bytes_gets_whole_ones() {
     world.handover.disk.sector_bytes = 4096;
     world.machine.disks.lock().unwrap()[0].disk.sector_bytes = 4096;
     world.migrates();
-    assert!(writes(&world).iter().all(|place| place % 4096 == 0));
+    let places = writes(&world);
+    assert!(places.iter().all(|place| place % 4096 == 0));
+    // The start is wiped first, and the whole first sector of the image comes last.
+    let at_start: Vec<usize> = (0..places.len()).filter(|n| places[*n] == 0).collect();
+    assert_eq!(at_start, [0, places.len() - 1]);
 }
