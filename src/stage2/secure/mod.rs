@@ -1,7 +1,7 @@
 //! Phase 1, `secure`: everything that the flash needs waits where the flash does not touch it, and
 //! is proven.
 //!
-//! [`memory`] copies what has to be in memory, [`source`] reads a file where it waits, [`extents`]
+//! `memory` copies what has to be in memory, `source` reads a file where it waits, `extents`
 //! does so from the disk itself.
 
 pub mod extents;
