@@ -9,9 +9,6 @@ use crate::harness::outcome::{NewSystem, Outcome};
 use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm};
 use crate::scenarios::RUN;
 
-/// A sector in the middle of the image, and in the old root file system.
-const IN_THE_IMAGE: u64 = (100 << 20) / 512;
-
 /// The size of the guest's own disk.
 const SMALL: u64 = 1536 << 20;
 
@@ -54,6 +51,18 @@ fn assert_status(vm: &mut Vm, reason: &str) {
     );
 }
 
+/// A sector in the midst of resin-rootA that is not zeros: the disk is told to make those by a
+/// command of its own, which no fault hits.
+fn sector_of_the_image(image: &OsImage) -> u64 {
+    let root = image.disk().partition(2);
+    let bytes = image.disk().bytes(root.start + (4 << 20), 16 << 20);
+    let used = bytes
+        .chunks(512)
+        .position(|sector| sector.iter().any(|byte| *byte != 0))
+        .expect("there are files in resin-rootA");
+    (root.start + (4 << 20)) / 512 + used as u64
+}
+
 /// A sector of the disk in the middle of a file that is kept behind the new system.
 fn kept_sector(disk: &Disk, name: &str) -> u64 {
     let manifest = disk
@@ -74,9 +83,10 @@ fn kept_sector(disk: &Disk, name: &str) -> u64 {
 /// Writes fail, and succeed when they are tried again.
 #[test]
 fn a_write_error_that_heals_is_overcome() {
-    let cfg = Migratecfg::new(&OsImage::get());
+    let image = OsImage::get();
+    let cfg = Migratecfg::new(&image);
     let fault = Fault::Write {
-        sector: IN_THE_IMAGE,
+        sector: sector_of_the_image(&image),
         times: 2,
     };
     let machine = armed_guest("write-error-heals", &cfg).failing(fault);
@@ -90,9 +100,10 @@ fn a_write_error_that_heals_is_overcome() {
 #[test]
 #[ignore = "long: the tries are further and further apart"]
 fn a_permanent_write_error_holds_the_machine_and_says_why() {
-    let cfg = Migratecfg::new(&OsImage::get());
+    let image = OsImage::get();
+    let cfg = Migratecfg::new(&image);
     let fault = Fault::Write {
-        sector: IN_THE_IMAGE,
+        sector: sector_of_the_image(&image),
         times: 0,
     };
     let machine = armed_guest("write-error-stays", &cfg).failing(fault);
