@@ -46,7 +46,7 @@ fn main() {
 
     clock.next("GRUB and kernel, from the one-shot entry");
     vm.wait_for("balena-migrate, stage 2");
-    clock.next("stage 2: secure, let go, overwrite, finish");
+    clock.next("stage 2: secure, let go, rearm, overwrite, finish, commit");
     vm.wait_for("overwrite");
     let picture = vm.screenshot("stage-2");
     vm.wait_reboot();
