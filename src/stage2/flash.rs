@@ -5,21 +5,22 @@
 
 use std::io;
 use std::ops::Range;
+use std::slice;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::{self, Builder, Scope};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 
 use super::Work;
 use super::log::seconds;
 use super::machine::{Device, Disk, Machine, write_full};
 use super::overwrite::LAST;
 use super::progress::Progress;
-use super::read_back::{Segment, Written, hash, read_back};
+use super::read_back::{Segment, Written, read_back};
 use super::record::Keeper;
 use super::secure::Secured;
-use super::stream::{BLOCK, Block, Measure, StreamError, stream_through};
+use super::stream::{BLOCK, Block, StreamError, hash, stream_through};
 use crate::payload;
 use crate::resume::State;
 
@@ -85,7 +86,7 @@ pub fn flash(work: &Work, secured: &Secured, target: Target) -> Result<Vec<u8>, 
         .context("opening the image")
         .map_err(Failed::Source)?;
     let mut unpacked = payload::decoder(work.handover.payload.format, file);
-    let mut look = Look::new(disk.sector_bytes as usize, from);
+    let mut look = Look::new(disk.sector_bytes as usize, from, secured.image_blocks());
     thread::scope(|scope| {
         let (segments, results) = start_reading(scope, &mut *reader)
             .context("starting a thread")
@@ -108,12 +109,10 @@ pub fn flash(work: &Work, secured: &Secured, target: Target) -> Result<Vec<u8>, 
         let written = stream_through(
             |buffer| payload::read_full(&mut unpacked, buffer),
             |block| look.at(block),
-            |block, part| writer.put(block, part?),
+            |block, part| writer.put(block, part),
         );
         let done = written.map_err(Failed::from).and_then(|()| {
-            std::mem::take(&mut look.measure)
-                .expect(image.bytes, &image.sha256)
-                .map_err(|mismatch| Failed::Source(anyhow!("the image has changed: {mismatch}")))?;
+            look.all_passed(image.bytes).map_err(Failed::Source)?;
             writer.wipe_end(disk).map_err(Failed::Disk)
         });
         // Also after a failure: what is verified need not be written again.
@@ -153,31 +152,39 @@ struct Part {
     hash: u64,
 }
 
-/// Looks at each block as it passes by.
-struct Look {
+/// Looks at each block as it passes by: whether it is the one that was proven, and what is to be
+/// written of it.
+struct Look<'a> {
     sector: usize,
     /// Nothing below this is written: at least the first sector.
     from: u64,
     at: u64,
-    measure: Measure,
+    /// The hashes of the blocks to come.
+    proven: slice::Iter<'a, u64>,
     first: Vec<u8>,
 }
 
-impl Look {
-    fn new(sector: usize, verified: u64) -> Look {
+impl<'a> Look<'a> {
+    fn new(sector: usize, verified: u64, proven: &'a [u64]) -> Look<'a> {
         Look {
             sector,
             from: verified.max(sector as u64) / sector as u64 * sector as u64,
             at: 0,
-            measure: Measure::default(),
+            proven: proven.iter(),
             first: Vec::new(),
         }
     }
 
     fn at(&mut self, block: &mut Block) -> io::Result<Part> {
         let at = self.at;
-        self.measure.add(block.bytes())?;
-        self.at += block.bytes().len() as u64;
+        let len = block.bytes().len();
+        let whole = hash(block.bytes());
+        if self.proven.next() != Some(&whole) {
+            return Err(io::Error::other(format!(
+                "the image has changed: the {len} bytes at {at} are not those that were verified"
+            )));
+        }
+        self.at += len as u64;
         let bytes = block.padded(self.sector);
         if at == 0 {
             self.first = bytes[..self.sector.min(bytes.len())].to_vec();
@@ -187,9 +194,22 @@ impl Look {
         Ok(Part {
             at,
             pieces: pieces(bytes, range.clone()),
-            hash: hash(&bytes[range.clone()]),
+            hash: match range == (0..len) {
+                true => whole,
+                false => hash(&bytes[range.clone()]),
+            },
             range,
         })
+    }
+
+    /// An error unless the whole image of so many bytes has passed by.
+    fn all_passed(&self, bytes: u64) -> anyhow::Result<()> {
+        ensure!(
+            self.at == bytes && self.proven.len() == 0,
+            "the image has changed: it ends at {} instead of {bytes}",
+            self.at
+        );
+        Ok(())
     }
 }
 

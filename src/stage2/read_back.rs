@@ -4,10 +4,9 @@
 use std::sync::mpsc::{Receiver, Sender};
 
 use anyhow::{Context, ensure};
-use twox_hash::XxHash3_64;
 
 use super::machine::{Device, read_full};
-use super::stream::Block;
+use super::stream::{Block, hash};
 
 /// Bytes on the disk as they were meant.
 pub struct Written {
@@ -25,12 +24,6 @@ pub struct Segment {
     pub parts: Vec<Written>,
     /// How far the image is on the disk once this is proven, in bytes.
     pub verified: u64,
-}
-
-/// Tells bytes from those that they were meant to be. No attacker sits between the processor and the
-/// disk, so it need not be a cryptographic one; this one is as fast as memory.
-pub fn hash(bytes: &[u8]) -> u64 {
-    XxHash3_64::oneshot(bytes)
 }
 
 /// Reads each segment back and says how far the image is proven, or what was wrong; after that, no

@@ -119,7 +119,7 @@ fn an_image_that_is_another_one_when_it_is_written_leaves_no_trace() {
         world.migrates();
         let shown = world.machine.shown();
         assert!(
-            shown.contains("try 1 failed: the image has changed"),
+            shown.contains("try 1 failed: unpacking the image: the image has changed: the "),
             "{shown}"
         );
     }

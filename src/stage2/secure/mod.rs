@@ -17,7 +17,7 @@ use super::machine::{Disk, Mounted};
 use super::progress::Progress;
 use super::record::Keeper;
 use super::stop::{Code, OrStop, Stop};
-use super::stream::{Measure, stream};
+use super::stream::{Measure, hash, stream};
 use crate::handover::{Handover, Place};
 use crate::payload::{self, read_full};
 use crate::sys::Sys;
@@ -31,12 +31,20 @@ pub struct Secured {
     disk: Disk,
     /// What had to be copied into memory.
     store: Option<Box<dyn Mounted>>,
+    /// [`hash`] of each block of the image: when it is unpacked once more, to be written, a SHA-256 of it
+    /// would cost as much time again as unpacking it.
+    image_blocks: Vec<u64>,
 }
 
 impl Secured {
     /// The disk to overwrite.
     pub fn disk(&self) -> &Disk {
         &self.disk
+    }
+
+    /// [`hash`] of each [`BLOCK`](super::stream::BLOCK) of the image, in order.
+    pub fn image_blocks(&self) -> &[u64] {
+        &self.image_blocks
     }
 
     /// The compressed image, from its start.
@@ -53,6 +61,32 @@ impl Secured {
     fn open(&self, work: &Work, wanted: &Wanted) -> anyhow::Result<Reader> {
         source::open(work, &self.disk, self.store.as_deref(), wanted)
     }
+
+    /// Reads every file where it waits: it must be the one that stage 1 saw.
+    fn proven(work: &Work, disk: Disk, store: Option<Box<dyn Mounted>>) -> Result<Secured, Stop> {
+        let mut secured = Secured {
+            disk,
+            store,
+            image_blocks: Vec::new(),
+        };
+        for wanted in wanted_files(work.handover) {
+            let reader = secured
+                .open(work, &wanted)
+                .with_context(|| format!("opening {}", wanted.what))
+                .or_stop(wanted.missing)?;
+            let mut measured = Measured::new(reader);
+            let unpacked = match wanted.missing {
+                Code::PayloadMissing => unpack(work, &mut measured).map(Some),
+                _ => Ok(None),
+            };
+            // A file that is not the right one, or can't be read, does not unpack for that reason.
+            measured.finish(work, &wanted)?;
+            if let Some(blocks) = unpacked? {
+                secured.image_blocks = blocks;
+            }
+        }
+        Ok(secured)
+    }
 }
 
 /// Brings what has to be there into memory, and verifies everything where it waits.
@@ -68,8 +102,7 @@ pub fn secure(work: &Work, found: Found) -> Result<Secured, Stop> {
     };
     extents::check(work.handover, boot_files, &disk).or_stop(Code::PayloadExtents)?;
     let store = memory::fill(work, &disk, &wanted_files(work.handover))?;
-    let secured = Secured { disk, store };
-    prove(work, &secured)?;
+    let secured = Secured::proven(work, disk, store)?;
     for file in boot_files {
         work.log.say(format!("verifying {}", file.what));
         extents::verify(work, &secured.disk, file).or_stop(Code::ResumeRecord)?;
@@ -85,9 +118,7 @@ pub fn secure_again(work: &Work, disk: Disk) -> Result<Secured, Stop> {
         false => None,
     };
     check_install_files(work)?;
-    let secured = Secured { disk, store };
-    prove(work, &secured)?;
-    Ok(secured)
+    Secured::proven(work, disk, store)
 }
 
 /// What has to be secured.
@@ -165,36 +196,20 @@ fn check_install_files(work: &Work) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Reads every file where it waits: it must be the one that stage 1 saw.
-fn prove(work: &Work, secured: &Secured) -> Result<(), Stop> {
-    for wanted in wanted_files(work.handover) {
-        let reader = secured
-            .open(work, &wanted)
-            .with_context(|| format!("opening {}", wanted.what))
-            .or_stop(wanted.missing)?;
-        let mut measured = Measured::new(reader);
-        let unpacked = match wanted.missing {
-            Code::PayloadMissing => unpack(work, &mut measured),
-            _ => Ok(()),
-        };
-        // A file that is not the right one, or can't be read, does not unpack for that reason.
-        measured.finish(work, &wanted)?;
-        unpacked?;
-    }
-    Ok(())
-}
-
-/// Unpacks the image without keeping it: it must be the one that stage 1 saw.
-fn unpack(work: &Work, file: &mut Measured) -> Result<(), Stop> {
+/// Unpacks the image without keeping it: it must be the one that stage 1 saw. Gives the [`hash`] of
+/// each block.
+fn unpack(work: &Work, file: &mut Measured) -> Result<Vec<u64>, Stop> {
     let image = &work.handover.payload.image;
     let mut unpacked = payload::decoder(work.handover.payload.format, file);
     let mut measure = Measure::default();
     let mut heads = Heads::new(work.handover);
+    let mut blocks = Vec::new();
     let mut progress = Progress::new(work.machine, work.log, "unpacking as a test", image.bytes);
     stream(
         |buffer| read_full(&mut unpacked, buffer),
         |block| {
             measure.add(block.bytes())?;
+            blocks.push(hash(block.bytes()));
             heads.add(block.bytes());
             progress.add(block.bytes().len());
             Ok(())
@@ -207,5 +222,6 @@ fn unpack(work: &Work, file: &mut Measured) -> Result<(), Stop> {
         .expect(image.bytes, &image.sha256)
         .context("the unpacked image is not the one that stage 1 saw")
         .or_stop(Code::PayloadDamaged)?;
-    heads.check(work.handover)
+    heads.check(work.handover)?;
+    Ok(blocks)
 }
