@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod device;
+pub mod device_node;
 pub mod endpoint;
 pub mod engine;
 pub mod ext_space;

@@ -15,6 +15,7 @@ use crate::config::balena::{self, BalenaConfig};
 use crate::config::hostname;
 use crate::config::kind::DeviceFile;
 use crate::connect;
+use crate::device_node;
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::initramfs::modules::{self, ModuleFile, ModuleTree};
@@ -298,8 +299,7 @@ pub fn scan_for_bad_blocks(
 ) -> Option<Result<bad_blocks::Scan, String>> {
     let limit = config.max_badblocks.value?;
     let disk = host.root_disk()?;
-    // The kernel writes `cciss!c0d0` for what is /dev/cciss/c0d0.
-    let node = format!("/dev/{}", disk.name.replace('!', "/"));
+    let node = device_node::of(&disk.name);
     let mut scan = || {
         let mut surface = Surface::open(sys, &node, bad_blocks::PIECE as usize)?;
         bad_blocks::scan(&mut surface, u64::from(disk.sector_bytes), limit, progress)

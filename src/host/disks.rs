@@ -9,6 +9,7 @@ use std::io::Read;
 use anyhow::Context;
 
 use super::{Disk, FileSystem, Partition};
+use crate::device_node;
 use crate::superblock;
 use crate::sys::Sys;
 
@@ -152,8 +153,7 @@ fn controllers(sys: &Sys, device: String) -> Vec<String> {
 
 /// The first bytes of a block device, at most `bytes`; `None` when it can't be read.
 fn head_of(sys: &Sys, name: &str, bytes: usize) -> Option<Vec<u8>> {
-    // sysfs spells a slash in the name of a node as an exclamation mark.
-    let node = sys.open(&format!("/dev/{}", name.replace('!', "/"))).ok()?;
+    let node = sys.open(&device_node::of(name)).ok()?;
     let mut head = Vec::with_capacity(bytes);
     node.take(bytes as u64).read_to_end(&mut head).ok()?;
     Some(head)

@@ -4,6 +4,7 @@
 use anyhow::Context;
 
 use super::{Disk, Mount, disks};
+use crate::device_node;
 use crate::sys::Sys;
 
 /// Every mounted file system that a block device backs, in the order in which they were mounted.
@@ -133,7 +134,7 @@ fn device_folder(sys: &Sys, entry: &Entry) -> Option<String> {
         return None;
     }
     let node = sys.canonical(&entry.source).ok()?;
-    let name = node.strip_prefix("/dev/")?.replace('/', "!");
+    let name = device_node::sysfs_name(&node)?;
     sys.canonical(&format!("/sys/class/block/{name}")).ok()
 }
 

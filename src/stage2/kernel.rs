@@ -7,6 +7,7 @@ use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::machine::{Access, Device, Disk, Machine, Mounted, Peak, Section};
+use crate::device_node;
 use crate::kernel_args;
 use crate::meminfo;
 use crate::sys::block::BlockDevice;
@@ -130,9 +131,9 @@ impl Machine for Kernel {
         let names = disk.partitions.iter().map(|part| part.node.as_path());
         let mut released = Vec::new();
         for node in names.chain([disk.node.as_path()]) {
-            let name = node.strip_prefix("/dev").unwrap_or(node).to_string_lossy();
-            // sysfs spells a slash in the name of a node as an exclamation mark.
-            released.extend(holders::release(&name.replace('/', "!"))?);
+            if let Some(name) = device_node::sysfs_name(&node.to_string_lossy()) {
+                released.extend(holders::release(&name)?);
+            }
         }
         Ok(released)
     }

@@ -15,6 +15,7 @@ pub mod commit;
 pub mod disk_errors;
 pub mod find;
 pub mod finish;
+pub mod first_sector;
 pub mod flash;
 pub mod grow;
 pub mod hold;

@@ -5,12 +5,13 @@
 //! first one of the old system that is: the point of no return. Everywhere else that is the first
 //! write of [`super::overwrite`].
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::anyhow;
 
 use super::Work;
+use super::first_sector;
 use super::hold::hold;
 use super::let_go::{Free, take};
-use super::machine::{Device, Disk, read_full, write_full};
+use super::machine::{Device, Disk};
 use super::overwrite::{mark, unmark};
 use super::record::Keeper;
 use super::secure::Secured;
@@ -50,8 +51,8 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
             .or_stop(Code::ResumeRecord)?;
         mark(work.machine, secured.disk()).or_stop(Code::Fault)?;
         let mut tries = 0;
-        while let Err(error) = sector.write(&mut *device) {
-            if sector.is_old(&mut *device) {
+        while let Err(error) = first_sector::replace(&mut *device, &sector.new) {
+            if first_sector::is(&mut *device, &sector.old) {
                 unmark(work.machine);
                 return Err(error).or_stop(Code::ResumeRecord);
             }
@@ -87,7 +88,7 @@ pub fn rearm_again(work: &Work, secured: Secured) -> anyhow::Result<Rearmed> {
     }
     let sector = Sector::read(resume, &mut *device, secured.disk())?;
     if sector.old.bytes() != sector.new.bytes() {
-        sector.write(&mut *device)?;
+        first_sector::replace(&mut *device, &sector.new)?;
     }
     Ok(Rearmed {
         secured,
@@ -101,42 +102,10 @@ impl Sector {
         let boot_code = resume
             .boot_code()
             .ok_or_else(|| anyhow!("the hand-over has no boot code that can be used"))?;
-        let mut read = Block::new();
-        let bytes = &mut read.all()[..disk.sector_bytes as usize];
-        let len = read_full(device, bytes, 0).context("reading the first sector")?;
-        ensure!(len == bytes.len(), "the disk ends in its first sector");
-        let (mut old, mut new) = (Block::new(), Block::new());
-        old.put(bytes);
+        let old = first_sector::read(device, disk.sector_bytes as usize)?;
+        let mut new = Block::of(old.bytes());
         // The disk signature and the partition table stay: the firmware of some machines wants them.
-        bytes[..BOOT_CODE_BYTES].copy_from_slice(&boot_code);
-        new.put(bytes);
+        new.all()[..BOOT_CODE_BYTES].copy_from_slice(&boot_code);
         Ok(Sector { old, new })
     }
-
-    /// One sector: a power cut leaves either the old one or the new one.
-    fn write(&self, device: &mut dyn Device) -> anyhow::Result<()> {
-        write_full(device, self.new.bytes(), 0)
-            .and_then(|()| device.sync())
-            .context("writing the first sector")?;
-        ensure!(
-            read_back(device, self.new.bytes().len())? == self.new.bytes(),
-            "the disk did not keep the first sector"
-        );
-        Ok(())
-    }
-
-    /// Whether the disk still has the old one, for sure.
-    fn is_old(&self, device: &mut dyn Device) -> bool {
-        read_back(device, self.old.bytes().len()).is_ok_and(|read| read == self.old.bytes())
-    }
-}
-
-/// The first `len` bytes, from the medium.
-fn read_back(device: &mut dyn Device, len: usize) -> anyhow::Result<Vec<u8>> {
-    let mut block = Block::new();
-    device
-        .forget_cached()
-        .and_then(|()| read_full(device, &mut block.all()[..len], 0))
-        .context("reading the first sector back")?;
-    Ok(block.all()[..len].to_vec())
 }

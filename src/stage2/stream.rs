@@ -64,6 +64,11 @@ impl Block {
         self.filled = bytes.len();
     }
 
+    /// The first `filled` bytes of its memory count as put into it.
+    pub fn fill_to(&mut self, filled: usize) {
+        self.filled = filled;
+    }
+
     /// What was put into it, with zeros up to a multiple of `unit` bytes: disks take no less.
     pub fn padded(&mut self, unit: usize) -> &[u8] {
         let filled = self.filled;

@@ -1,5 +1,6 @@
 //! The step that puts files onto the disk to overwrite, behind all that the flash touches.
 
+use crate::device_node;
 use crate::growth::DataPlace;
 use crate::handover::Image;
 use crate::place::Layout;
@@ -75,7 +76,6 @@ impl Keep {
 
     /// The device file of the disk.
     pub fn node(&self) -> String {
-        // sysfs spells a slash in the name of a node as an exclamation mark.
-        format!("/dev/{}", self.disk.replace('!', "/"))
+        device_node::of(&self.disk)
     }
 }

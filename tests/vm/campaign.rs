@@ -97,12 +97,7 @@ impl Logged {
     /// Migrates a machine and keeps what it wrote.
     fn record(name: &str, dir: PathBuf) -> (Logged, Machine) {
         let image = OsImage::get();
-        let cfg = Migratecfg::new(&image)
-            .setting("BACKUP_SCRIPT", "backup.sh")
-            .script(
-                "backup.sh",
-                "#!/bin/sh\ncd /home/user && tar -czf \"$1\" data\n",
-            );
+        let cfg = Migratecfg::new(&image).backing_up();
         let mut vm = Machine::running_guest(name).logging_writes().start();
         cfg.send_to(&mut vm);
         vm.must("sync");

@@ -11,12 +11,7 @@ fn main() {
     let mut clock = Clock::start("build the program, the old machine and the image");
     let program = exe::balena_migrate();
     let image = OsImage::get();
-    let cfg = Migratecfg::new(&image)
-        .setting("BACKUP_SCRIPT", "backup.sh")
-        .script(
-            "backup.sh",
-            "#!/bin/sh\ncd /home/user && tar -czf \"$1\" data\n",
-        );
+    let cfg = Migratecfg::new(&image).backing_up();
     say(&format!(
         "The program: {}, {} bytes",
         program.display(),

@@ -15,17 +15,6 @@ const SMALL: u64 = 1536 << 20;
 /// A larger one, of which the old system does not use the end.
 const LARGE: u64 = 2048 << 20;
 
-/// What every new system has to say that comes from here.
-fn wanted(cfg: &Migratecfg) -> NewSystem {
-    NewSystem::of(vec![
-        format!("NEWOS: config.json {}", cfg.config_json_sha256()),
-        "NEWOS: keyfile resin-wifi-01 ".to_owned(),
-        "NEWOS: keyfile resin-wifi-02 ".to_owned(),
-        "NEWOS: fingerprint ok 9".to_owned(),
-        "NEWOS: log migrate.log ".to_owned(),
-    ])
-}
-
 /// A machine that is off, and starts stage 2 when it is switched on.
 fn armed(machine: Machine, cfg: &Migratecfg) -> Machine {
     let mut vm = machine.start();
@@ -92,7 +81,7 @@ fn a_write_error_that_heals_is_overcome() {
     let machine = armed_guest("write-error-heals", &cfg).failing(fault);
     let mut vm = machine.start();
     vm.wait_for("try 1 failed");
-    let (_, outcome) = vm.outcome(&wanted(&cfg), true);
+    let (_, outcome) = vm.outcome(&NewSystem::ordinary(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
 
@@ -135,7 +124,7 @@ fn a_slow_disk_shows_its_progress_and_ends_well() {
     for _ in 0..5 {
         vm.wait_for(" %, ");
     }
-    let (_, outcome) = vm.outcome(&wanted(&cfg), true);
+    let (_, outcome) = vm.outcome(&NewSystem::ordinary(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
 
@@ -161,7 +150,7 @@ fn a_disk_that_lies_about_its_size_loses_nothing() {
         sector: end - 2048,
         end,
     });
-    let (_, outcome) = machine.start().outcome(&wanted(&cfg), true);
+    let (_, outcome) = machine.start().outcome(&NewSystem::ordinary(&cfg), true);
     assert_eq!(outcome, Outcome::Old);
 }
 
@@ -180,7 +169,7 @@ fn little_memory_is_refused_or_suffices() {
             0 => vm
                 .shut_down()
                 .start()
-                .outcome(&wanted(&cfg), true)
+                .outcome(&NewSystem::ordinary(&cfg), true)
                 .1
                 .to_string(),
             3 if run.text.contains("memory") => "refused".to_owned(),

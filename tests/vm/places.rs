@@ -10,17 +10,6 @@ use crate::harness::outcome::{NewSystem, Outcome};
 use crate::harness::{Machine, Migratecfg, OsImage, cache, tool};
 use crate::scenarios::{RUN, Scene};
 
-/// What the new system has to say of an ordinary folder.
-fn ordinary(cfg: &Migratecfg) -> Vec<String> {
-    vec![
-        format!("NEWOS: config.json {}", cfg.config_json_sha256()),
-        "NEWOS: keyfile resin-wifi-01 ".to_owned(),
-        "NEWOS: keyfile resin-wifi-02 ".to_owned(),
-        "NEWOS: fingerprint ok 9".to_owned(),
-        "NEWOS: log migrate.log ".to_owned(),
-    ]
-}
-
 /// The folder is on a stick, and the backup is larger than the image's resin-data has room for: the
 /// image is read from the stick, and resin-data grows.
 #[test]
@@ -48,10 +37,9 @@ fn an_image_on_a_stick_and_a_backup_that_needs_room() {
     assert!(words.join(" ").contains("vdb is not overwritten"), "{said}");
     let hash = scene.vm.must(&format!("sha256sum < {folder}/backup.tgz"));
     let hash = hash.split(' ').next().expect("a hash");
-    let mut facts = ordinary(&cfg);
-    facts.push(format!("NEWOS: backup.tgz {hash} data/ data/film"));
+    let wanted = NewSystem::ordinary(&cfg).and(format!("NEWOS: backup.tgz {hash} data/ data/film"));
     scene.vm.wait_for("balena-migrate, stage 2");
-    let (_, outcome) = scene.vm.outcome(&NewSystem::of(facts), true);
+    let (_, outcome) = scene.vm.outcome(&wanted, true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
 
@@ -64,7 +52,7 @@ fn an_image_in_memory() {
     let said = scene.run(&format!("{RUN} -r 3"), 0);
     assert!(said.contains("NOTHING"), "no warning of power cuts: {said}");
     scene.vm.wait_for("balena-migrate, stage 2");
-    let (_, outcome) = scene.vm.outcome(&NewSystem::of(ordinary(&cfg)), true);
+    let (_, outcome) = scene.vm.outcome(&NewSystem::ordinary(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
 
@@ -120,10 +108,10 @@ fn a_gigabyte(place: &str, memory_mib: u32) {
         ));
     }
     vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
-    let facts = NewSystem::of(ordinary(&cfg));
+    let wanted = NewSystem::ordinary(&cfg);
     vm.wait_for("balena-migrate, stage 2");
     let memory = vm.wait_for("at most for this process");
     println!("{name}, {memory_mib} MiB: {memory}");
-    let (_, outcome) = vm.outcome(&facts, true);
+    let (_, outcome) = vm.outcome(&wanted, true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }

@@ -97,12 +97,7 @@ fn assert_same_tree(before: &str, after: &str) {
 #[test]
 fn the_whole_road() {
     let image = OsImage::get();
-    let cfg = Migratecfg::new(&image)
-        .setting("BACKUP_SCRIPT", "backup.sh")
-        .script(
-            "backup.sh",
-            "#!/bin/sh\ncd /home/user && tar -czf \"$1\" data\n",
-        );
+    let cfg = Migratecfg::new(&image).backing_up();
     let mut scene = Scene::set("whole-road", &cfg);
     scene.run(&format!("{RUN} -r 3"), 0);
     let mut vm = scene.vm;
@@ -323,11 +318,7 @@ fn undo_after_arming_leaves_the_tree_as_it_was() {
 fn an_interrupted_run_takes_everything_back() {
     // The program is the script's parent: whoever interrupts it could not hit a better moment.
     let cfg = Migratecfg::new(&OsImage::get())
-        .setting("BACKUP_SCRIPT", "backup.sh")
-        .script(
-            "backup.sh",
-            "#!/bin/sh\ntar -czf \"$1\" -C /home/user data && kill -INT $PPID\n",
-        );
+        .backup_script("tar -czf \"$1\" -C /home/user data && kill -INT $PPID");
     let mut scene = Scene::set("interrupted", &cfg);
     let out = scene.run(RUN, 1);
     assert!(out.contains("interrupted by SIGINT"), "it said: {out}");

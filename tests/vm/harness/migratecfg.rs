@@ -71,11 +71,17 @@ impl Migratecfg {
         self
     }
 
-    /// Adds a script.
-    pub fn script(self, name: &str, text: &str) -> Self {
-        let cfg = self.file(name, text.as_bytes());
-        make_executable(&cfg.dir.path().join(name));
-        cfg
+    /// With a backup of the user's data.
+    pub fn backing_up(self) -> Self {
+        self.backup_script("cd /home/user && tar -czf \"$1\" data")
+    }
+
+    /// With a backup that a line of shell makes; its `$1` is the file.
+    pub fn backup_script(self, line: &str) -> Self {
+        const NAME: &str = "backup.sh";
+        let cfg = self.file(NAME, format!("#!/bin/sh\n{line}\n").as_bytes());
+        make_executable(&cfg.dir.path().join(NAME));
+        cfg.setting("BACKUP_SCRIPT", NAME)
     }
 
     /// The SHA-256 of its config.json.

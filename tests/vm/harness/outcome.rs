@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::agent::Mute;
 use super::console::PATIENCE;
-use super::{Machine, Vm};
+use super::{Machine, Migratecfg, Vm};
 
 /// What the firmware or GRUB says when nothing more will happen.
 const DEAD_ENDS: [&str; 6] = [
@@ -71,6 +71,23 @@ impl NewSystem {
                 })
                 .collect(),
         )
+    }
+
+    /// After an ordinary migration by `cfg`.
+    pub fn ordinary(cfg: &Migratecfg) -> NewSystem {
+        NewSystem(vec![
+            format!("NEWOS: config.json {}", cfg.config_json_sha256()),
+            "NEWOS: keyfile resin-wifi-01 ".to_owned(),
+            "NEWOS: keyfile resin-wifi-02 ".to_owned(),
+            "NEWOS: fingerprint ok 9".to_owned(),
+            "NEWOS: log migrate.log ".to_owned(),
+        ])
+    }
+
+    /// And this line too.
+    pub fn and(mut self, fact: String) -> NewSystem {
+        self.0.push(fact);
+        self
     }
 
     /// The facts, a line each.
