@@ -611,6 +611,25 @@ fn no_room_behind_the_new_system_is_known_for_what_it_is_once_all_is_taken_back(
 }
 
 #[test]
+fn a_kept_file_in_the_way_of_the_new_system_stops_the_run() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = sys_of(&dir);
+    let mut steps = steps(archive(), 1000);
+    let Step::SealHandover { handover, .. } = &mut steps.steps[2] else {
+        panic!("the step that seals the hand-over");
+    };
+    // Larger than what the files were kept behind.
+    handover.payload.image.bytes = small_disk().bytes - MIB;
+    let error = apply(&sys, &sys, &steps).unwrap_err().to_string();
+    assert!(
+        error.contains("a kept file is in the way of the new system, which ends at byte 124780544"),
+        "{error}"
+    );
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
 fn another_failure_is_not_taken_for_a_lack_of_room() {
     let dir = machine();
     let sys = sys_of(&dir);

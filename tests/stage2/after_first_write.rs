@@ -2,6 +2,7 @@
 
 use balena_migrate::stage2::{Ending, overwrite, resume};
 
+use crate::machine::OURS;
 use crate::world::World;
 
 const MIB: u64 = 1 << 20;
@@ -78,9 +79,22 @@ fn a_first_sector_that_is_not_taken_or_not_kept_is_written_again() {
 #[test]
 fn files_that_the_new_system_did_not_keep_are_written_again() {
     let world = World::new();
-    world.machine.faults.lock().unwrap().emptied = 1;
+    world.machine.faults.lock().unwrap().emptied = (OURS, 1);
     world.migrates();
     assert!(world.machine.shown().contains("did not keep /config.json"));
+}
+
+#[test]
+fn a_network_file_that_the_new_system_did_not_keep_is_written_again() {
+    let world = World::new();
+    world.machine.faults.lock().unwrap().emptied = (&["system-connections/wifi"], 1);
+    world.migrates();
+    let shown = world.machine.shown();
+    assert!(
+        shown.contains("did not keep /system-connections/wifi"),
+        "{shown}"
+    );
+    assert_eq!(shown.matches("== overwrite: done").count(), 1, "{shown}");
 }
 
 #[test]
@@ -96,7 +110,7 @@ fn a_damaged_file_of_the_image_is_noticed_and_written_anew() {
 #[test]
 fn a_new_system_that_keeps_no_files_is_written_anew() {
     let world = World::new();
-    world.machine.faults.lock().unwrap().emptied = 6;
+    world.machine.faults.lock().unwrap().emptied = (OURS, 6);
     world.migrates();
     let shown = world.machine.shown();
     assert_eq!(shown.matches("== overwrite: done").count(), 2, "{shown}");

@@ -5,7 +5,7 @@ use balena_migrate::resume::State;
 use balena_migrate::stage2::{Ending, resume};
 
 use crate::filesystem::noise;
-use crate::machine::Zeros;
+use crate::machine::{OURS, Zeros};
 use crate::world::World;
 
 const MIB: u64 = 1 << 20;
@@ -100,7 +100,7 @@ fn the_record_says_in_the_end_that_all_is_verified() {
 #[test]
 fn a_new_system_that_keeps_no_files_is_written_anew_in_spite_of_its_record() {
     let world = World::new().with_record();
-    world.machine.faults.lock().unwrap().emptied = 6;
+    world.machine.faults.lock().unwrap().emptied = (OURS, 6);
     world.migrates();
     let from_the_start = writes(&world).iter().filter(|at| **at == 512).count();
     assert_eq!(from_the_start, 2, "{}", world.machine.shown());

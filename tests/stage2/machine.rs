@@ -25,6 +25,9 @@ use crate::power::Power;
 /// Stage 2 never gives up after the first write; here it is stopped after so much waiting.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
+/// What the tests put into the new system, but for the network files.
+pub const OURS: &[&str] = &["config.json", "backup.tgz"];
+
 /// Disks that are told to make zeros by themselves.
 #[derive(Default, Clone, Copy)]
 pub enum Zeros {
@@ -65,8 +68,8 @@ pub struct Faults {
     pub held: u32,
     /// Settings of the kernel's partitions that fail with EBUSY.
     pub partitions_busy: u32,
-    /// Writable mounts of the new system after which what was put there is empty.
-    pub emptied: u32,
+    /// Writable mounts of the new system after which these files are empty.
+    pub emptied: (&'static [&'static str], u32),
     /// Writable mounts of the new system after which a file of the image is damaged.
     pub damaged: u32,
     /// On resin-data, a folder has the name of the log.
@@ -643,13 +646,12 @@ impl Mounted for NewSystem {
         if !self.writable {
             return Ok(());
         }
-        if take(&mut self.faults.lock().unwrap().emptied) {
-            for entry in fs::read_dir(self.files.path())? {
-                let path = entry?.path();
-                let ours = ["config.json", "backup.tgz"];
-                if ours.iter().any(|name| path.ends_with(name)) {
-                    fs::write(path, "")?;
-                }
+        let emptied = self.faults.lock().unwrap().emptied.0;
+        let files = emptied.iter().map(|name| self.files.path().join(name));
+        let files: Vec<_> = files.filter(|file| file.exists()).collect();
+        if !files.is_empty() && take(&mut self.faults.lock().unwrap().emptied.1) {
+            for file in files {
+                fs::write(file, "")?;
             }
         }
         let theirs = self.files.path().join("os-release");

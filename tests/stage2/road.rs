@@ -7,6 +7,7 @@ use balena_migrate::report::Outcome;
 use balena_migrate::stage2::Ending;
 
 use crate::filesystem::noise;
+use crate::machine::OURS;
 use crate::world::World;
 
 #[test]
@@ -23,7 +24,7 @@ fn a_bios_needs_no_efi_folder_and_uefi_neither_grub_nor_boot_code() {
             world.handover.firmware = firmware;
             world.handover.payload.image.data_end = data_end;
             // The files are put in twice.
-            world.machine.faults.lock().unwrap().emptied = 1;
+            world.machine.faults.lock().unwrap().emptied = (OURS, 1);
             world.migrates();
             assert!(world.machine.shown().contains("try 1 failed"));
         }

@@ -10,6 +10,7 @@ use balena_migrate::stage2::{Ending, resume};
 use balena_migrate::superblock::Superblock;
 
 use crate::filesystem::pack;
+use crate::machine::OURS;
 use crate::world::World;
 
 const MIB: u64 = 1 << 20;
@@ -223,7 +224,7 @@ fn no_secret_is_ever_shown_or_kept() {
     let mut world = World::new();
     let folder = with_log_drive(&mut world);
     world.handover.log_level = LogLevel::Trace;
-    world.machine.faults.lock().unwrap().emptied = 1;
+    world.machine.faults.lock().unwrap().emptied = (OURS, 1);
     world.machine.faults.lock().unwrap().write_error = Some((5 * MIB, 1));
     world.migrates();
     let pictures = world.machine.pictures.lock().unwrap().concat().concat();
