@@ -235,22 +235,7 @@ fn every_captured_machine_has_its_golden_text() {
 #[test]
 fn the_plan_with_a_separate_boot() {
     let mut case = case("debian-12-bios");
-    let disk = &mut case.host.disks[0];
-    let mut boot = disk.partitions[0].clone();
-    boot.name = "vda2".into();
-    boot.number = 2;
-    boot.fs = Some(FileSystem {
-        fs_type: "ext2".into(),
-        uuid: "b007b007-0000-4000-8000-000000000001".into(),
-        label: "boot".into(),
-    });
-    disk.partitions.push(boot);
-    let mut mount = case.host.mounts[0].clone();
-    mount.point = "/boot".into();
-    mount.device_name = "vda2".into();
-    mount.fs_type = "ext2".into();
-    mount.uuid = Some("b007b007-0000-4000-8000-000000000001".into());
-    case.host.mounts.push(mount);
+    case.with_boot("ext2", Some("b007b007-0000-4000-8000-000000000001"));
     is_golden("debian-12-separate-boot", &everything(&case.plan()));
 }
 
@@ -287,7 +272,7 @@ fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
     let mut case = case("debian-12-bios");
     let grub = case.host.grub.as_mut().unwrap();
     grub.sources_custom_cfg = false;
-    grub.can_regenerate = true;
+
     let plan = case.plan();
     let script = written(&plan, "/etc/grub.d/42_balena_migrate").unwrap();
     assert!(script.starts_with("#!/bin/sh\nexec tail -n +3 \"$0\"\n### BEGIN"));
@@ -300,6 +285,111 @@ fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
             "run update-grub",
             "write /boot/grub/grubenv",
         ]
+    );
+    let gone = &handover(&plan).restore[0];
+    assert_eq!(gone.path, "/etc/grub.d/42_balena_migrate");
+    assert_eq!(gone.old, None);
+    assert!(
+        plan.summary
+            .boot
+            .ends_with("the entry gets into grub.cfg, and out of it at an undo, by update-grub"),
+        "{}",
+        plan.summary.boot
+    );
+}
+
+#[test]
+fn where_there_is_no_update_grub_its_tool_is_told_the_file() {
+    let mut case = case("debian-12-bios");
+    let grub = case.grub();
+    grub.sources_custom_cfg = false;
+    grub.generator = ["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]
+        .map(str::to_owned)
+        .to_vec();
+    let steps = case.plan().work.steps;
+    let words: Vec<String> = steps.iter().map(Step::describe).collect();
+    let run = "run grub2-mkconfig -o /boot/grub2/grub.cfg".to_owned();
+    assert!(words.contains(&run), "{words:?}");
+}
+
+/// The kernel lies with the old system, where GRUB has found it, the initramfs in a /boot beside it.
+#[test]
+fn each_file_is_looked_for_on_its_own_file_system() {
+    let mut case = case("debian-12-bios");
+    let root = case.host.mounts[0].uuid.clone().unwrap();
+    case.with_boot("vfat", Some("b007-b007"));
+    case.host.kernel.image = Some("/usr/lib/modules/6.1/vmlinuz".into());
+    let custom = written(&case.plan(), "/boot/grub/custom.cfg").unwrap();
+    let order = [
+        "insmod ext2",
+        "insmod fat",
+        &format!("--set=root {root}\n"),
+        "if linux /usr/lib/modules/6.1/vmlinuz ",
+        "--set=root b007-b007\n",
+        "if initrd /balena-migrate.img;",
+    ];
+    let mut rest = custom.as_str();
+    for part in order {
+        rest = match rest.split_once(part) {
+            Some((_, rest)) => rest,
+            None => panic!("{part}: {custom}"),
+        };
+    }
+    assert_eq!(custom.matches("search --").count(), 2, "{custom}");
+}
+
+#[test]
+fn a_menu_that_waits_is_in_the_plan() {
+    let mut case = case("debian-12-bios");
+    case.grub().menu.waits = true;
+    let boot = case.plan().summary.boot;
+    assert!(
+        boot.ends_with("; its menu, which waits for ever, waits 10 seconds then"),
+        "{boot}"
+    );
+}
+
+/// What may be wrong with grubenv, and GRUB's note of a boot that did not end well.
+#[test]
+fn what_is_said_of_grubenv() {
+    let said = |change: &dyn Fn(&mut balena_migrate::host::Grub)| {
+        let mut case = case("debian-12-bios");
+        change(case.grub());
+        let findings = case.findings();
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert!(stops(&findings));
+        findings[0].sentence()
+    };
+    assert_eq!(
+        said(&|grub| grub.grubenv = Some(String::new())),
+        "/boot/grub/grubenv can't be used: it has 0 bytes instead of 1024"
+    );
+    assert_eq!(
+        said(&|grub| grub.grubenv = Some("#".repeat(1024))),
+        "/boot/grub/grubenv can't be used: it does not begin with \"# GRUB Environment Block\""
+    );
+    let block = |line: String| {
+        Some(format!(
+            "{:#<1024}",
+            format!("# GRUB Environment Block\n{line}\n")
+        ))
+    };
+    assert_eq!(
+        said(&|grub| grub.grubenv = block(format!("a={}", "b".repeat(990)))),
+        "/boot/grub/grubenv can't be used: it is full"
+    );
+    assert_eq!(
+        said(&|grub| grub.grubenv_link = Some("/boot/efi/EFI/fedora/grubenv".into())),
+        "/boot/grub/grubenv is a link to /boot/efi/EFI/fedora/grubenv, which GRUB can't follow to \
+         another file system"
+    );
+    assert_eq!(
+        said(&|grub| {
+            grub.grubenv = block("recordfail=1".into());
+            grub.menu.waits_after_failure = true;
+        }),
+        "grubenv says that the last boot did not end well (recordfail=1), and GRUB's menu waits for \
+         somebody then (GRUB_RECORDFAIL_TIMEOUT=-1): the old system could not come back by itself"
     );
 }
 
@@ -951,6 +1041,41 @@ const WRONG: &[Row] = &[
         &["grub-next-entry"],
     ),
     (
+        "a default that is set behind it",
+        |c| c.grub().later_default = Some("set default=2 in grub.cfg".into()),
+        &["grub-default"],
+    ),
+    (
+        "a menu that waits for ever",
+        |c| c.grub().menu.waits = true,
+        &["grub-timeout"],
+    ),
+    (
+        "a menu that waits for ever after a failure",
+        |c| c.grub().menu.waits_after_failure = true,
+        &["grub-recordfail"],
+    ),
+    (
+        "a menu that wants a password",
+        |c| c.grub().menu.locked = true,
+        &["grub-password"],
+    ),
+    (
+        "grubenv is a link",
+        |c| c.grub().grubenv_link = Some("/boot/efi/EFI/fedora/grubenv".into()),
+        &["grubenv"],
+    ),
+    (
+        "a /boot without a known UUID",
+        |c| c.with_boot("ext4", None),
+        &["grub-search"],
+    ),
+    (
+        "/boot on xfs",
+        |c| c.with_boot("xfs", Some("1-2")),
+        &["grub-write"],
+    ),
+    (
         "damaged grubenv",
         |c| c.grub().grubenv = Some("x=y\n".into()),
         &["grubenv"],
@@ -960,7 +1085,7 @@ const WRONG: &[Row] = &[
         "no place for an entry",
         |c| {
             c.grub().sources_custom_cfg = false;
-            c.grub().can_regenerate = false;
+            c.grub().generator.clear();
         },
         &["grub-entry"],
     ),
@@ -1140,6 +1265,25 @@ impl Case {
         mount.point = "/root/migratecfg".into();
         mount.device_name = "dm-0".into();
         (mount.bytes, mount.free) = (700 << 20, 600 << 20);
+        self.host.mounts.push(mount);
+    }
+
+    /// A /boot of its own, with a file system of that type and UUID.
+    fn with_boot(&mut self, fs_type: &str, uuid: Option<&str>) {
+        let disk = &mut self.host.disks[0];
+        let mut boot = disk.partitions[0].clone();
+        (boot.name, boot.number) = ("vda2".into(), 2);
+        boot.fs = uuid.map(|uuid| FileSystem {
+            fs_type: fs_type.into(),
+            uuid: uuid.into(),
+            label: String::new(),
+        });
+        disk.partitions.push(boot);
+        let mut mount = self.host.mounts[0].clone();
+        mount.point = "/boot".into();
+        mount.device_name = "vda2".into();
+        mount.fs_type = fs_type.into();
+        mount.uuid = uuid.map(str::to_owned);
         self.host.mounts.push(mount);
     }
 

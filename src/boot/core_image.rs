@@ -6,7 +6,7 @@
 //! [`crate::engine`] runs grub-mkimage and writes the pieces. The numbers are those of
 //! `include/grub/i386/pc/boot.h` and `grub-core/boot/i386/pc/{boot,diskboot}.S` of GRUB 2.
 
-use super::grub::quote;
+use super::grub_entry::quote;
 use crate::handover::Extent;
 
 /// What grub-mkimage calls the platform.

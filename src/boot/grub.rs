@@ -1,28 +1,23 @@
-//! GRUB 2 started by a BIOS: an entry with an id, and `next_entry` in grubenv.
+//! GRUB 2: an entry with an id, and `next_entry` in grubenv.
 //!
 //! GRUB clears `next_entry` before it starts the entry, so that whatever happens then, the boot
 //! after it goes to the old system. That needs a GRUB that can write grubenv: not on LVM, RAID,
 //! btrfs or any other place where its blocks aren't plain.
 
-use super::{Armament, BootLoader, Entry, OldBootFile, grubenv};
+use super::grub_entry::{self, ENTRY_ID, MENU_SECONDS};
+use super::{Armament, BootLoader, Entry, INITRAMFS, OldBootFile, grubenv};
 use crate::finding::Finding;
 use crate::host::{self, Host};
 use crate::secret::Secret;
 use crate::step::{Expect, Step, Writers};
 
-/// Id of our menu entry.
-pub const ENTRY_ID: &str = "balena-migrate";
-
 /// Our script where grub.cfg does not source custom.cfg.
 const SCRIPT: &str = "/etc/grub.d/42_balena_migrate";
-
-const BEGIN_MARK: &str = "### BEGIN balena-migrate ###";
-const END_MARK: &str = "### END balena-migrate ###";
 
 /// File systems on which GRUB can write a block in place.
 const WRITABLE: [&str; 4] = ["ext2", "ext3", "ext4", "vfat"];
 
-/// GRUB 2 on a BIOS machine.
+/// GRUB 2.
 pub struct Grub;
 
 impl BootLoader for Grub {
@@ -36,9 +31,12 @@ impl BootLoader for Grub {
         };
         let mut findings = Vec::new();
         findings.extend(check_next_entry(grub));
+        findings.extend(check_later_default(grub));
         findings.extend(check_writable(host, grub));
         findings.extend(check_grubenv(grub));
-        if !grub.sources_custom_cfg && !grub.can_regenerate {
+        findings.extend(check_files(host));
+        findings.extend(check_menu(grub));
+        if !grub.sources_custom_cfg && grub.generator.is_empty() {
             findings.push(Finding::error(
                 "grub-entry",
                 format!(
@@ -54,19 +52,15 @@ impl BootLoader for Grub {
 
     fn arm(&self, host: &Host, entry: &Entry) -> Armament {
         let grub = host.grub.as_ref().expect("checked: there is GRUB");
-        let text = menu_entry(host, entry);
+        let text = grub_entry::text(host, entry);
         let (mut steps, mut old_files) = match grub.sources_custom_cfg {
             true => through_custom_cfg(grub, &text),
-            false => (through_script(&text), Vec::new()),
+            false => through_script(grub, &text),
         };
         let path = format!("{}/grubenv", grub.dir);
         let old = grub.grubenv.clone();
-        let new = grubenv::set(
-            old.as_deref().unwrap_or(&grubenv::empty()),
-            "next_entry",
-            ENTRY_ID,
-        )
-        .expect("checked: grubenv is sound and has room");
+        let new = grubenv::armed(old.as_deref().unwrap_or(&grubenv::empty()), ENTRY_ID)
+            .expect("checked: grubenv is sound and has room");
         let seen = old.map(String::into_bytes);
         old_files.push(OldBootFile {
             path: path.clone(),
@@ -83,12 +77,26 @@ impl BootLoader for Grub {
             steps,
             old_files,
             grubenv: Some(path),
-            summary: format!(
-                "GRUB starts the entry \"{ENTRY_ID}\" at the next boot, once; every boot after it \
-                 is as before"
-            ),
+            summary: summary(grub),
         }
     }
+}
+
+/// What GRUB will do, for the plan.
+fn summary(grub: &host::Grub) -> String {
+    let mut text = format!(
+        "GRUB starts the entry \"{ENTRY_ID}\" at the next boot, once; every boot after it is as before"
+    );
+    if grub.menu.waits {
+        text.push_str(&format!(
+            "; its menu, which waits for ever, waits {MENU_SECONDS} seconds then"
+        ));
+    }
+    if !grub.sources_custom_cfg {
+        text.push_str("; the entry gets into grub.cfg, and out of it at an undo, by ");
+        text.push_str(&grub.generator.join(" "));
+    }
+    text
 }
 
 fn check_next_entry(grub: &host::Grub) -> Option<Finding> {
@@ -102,6 +110,16 @@ fn check_next_entry(grub: &host::Grub) -> Option<Finding> {
             "let the distribution's update-grub write grub.cfg, then run again",
         )
     })
+}
+
+/// A default that is set behind the place where GRUB takes the one-shot.
+fn check_later_default(grub: &host::Grub) -> Option<Finding> {
+    let statement = grub.later_default.as_deref()?;
+    Some(Finding::error(
+        "grub-default",
+        format!("`{statement}` makes GRUB start another entry than the one for the next boot"),
+        "name the default in GRUB_DEFAULT of /etc/default/grub instead, and let grub.cfg be written anew",
+    ))
 }
 
 fn check_writable(host: &Host, grub: &host::Grub) -> Option<Finding> {
@@ -124,13 +142,100 @@ fn check_writable(host: &Host, grub: &host::Grub) -> Option<Finding> {
 }
 
 fn check_grubenv(grub: &host::Grub) -> Option<Finding> {
-    let block = grub.grubenv.as_deref()?;
-    let error = grubenv::set(block, "next_entry", ENTRY_ID).err()?;
+    let path = format!("{}/grubenv", grub.dir);
+    let editenv = editenv(grub);
+    if let Some(target) = &grub.grubenv_link {
+        return Some(Finding::error(
+            "grubenv",
+            format!("{path} is a link to {target}, which GRUB can't follow to another file system"),
+            format!("make it a file: rm {path} && {editenv} {path} create"),
+        ));
+    }
+    let error = grubenv::armed(grub.grubenv.as_deref()?, ENTRY_ID).err()?;
     Some(Finding::error(
         "grubenv",
-        format!("{}/grubenv can't be used: {error}", grub.dir),
-        format!("make a new one: grub-editenv {}/grubenv create", grub.dir),
+        format!("{path} can't be used: {error}"),
+        format!("make a new one: {editenv} {path} create"),
     ))
+}
+
+/// The distribution's tool for grubenv.
+fn editenv(grub: &host::Grub) -> &'static str {
+    match grub.dir.as_str() {
+        "/boot/grub" => "grub-editenv",
+        _ => "grub2-editenv",
+    }
+}
+
+/// The entry finds the kernel and the initramfs by the UUIDs of their file systems.
+fn check_files(host: &Host) -> Option<Finding> {
+    let kernel = host.kernel.image.as_deref();
+    let unknown = |path: &&str| {
+        host.mount_of(path)
+            .is_some_and(|mount| mount.uuid.is_none())
+    };
+    let path = [kernel.unwrap_or(INITRAMFS), INITRAMFS]
+        .into_iter()
+        .find(unknown)?;
+    let mount = host.mount_of(path)?;
+    Some(Finding::error(
+        "grub-search",
+        format!(
+            "the file system of {path} ({} on {}) has no UUID known here that GRUB could find it by",
+            mount.fs_type, mount.device_name
+        ),
+        "use a /boot partition of its own with ext4",
+    ))
+}
+
+/// What keeps the old system from coming back by itself. Stage 2 starts all the same.
+fn check_menu(grub: &host::Grub) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if grub.menu.waits {
+        findings.push(Finding::warning(
+            "grub-timeout",
+            "GRUB's menu waits for somebody at every boot (timeout -1): stage 2 starts without, but should \
+             the old system have to come back, somebody must start it",
+            "set GRUB_TIMEOUT to some seconds, and let grub.cfg be written anew",
+        ));
+    }
+    findings.extend(check_recordfail(grub));
+    if grub.menu.locked {
+        findings.push(Finding::warning(
+            "grub-password",
+            "GRUB wants a password at every boot: stage 2 starts without, but should the old system have \
+             to come back, somebody must type it",
+            "give the menu entries of the old system --unrestricted",
+        ));
+    }
+    findings
+}
+
+/// Ubuntu's GRUB notes in grubenv that an entry was started, and the system that it is up.
+fn check_recordfail(grub: &host::Grub) -> Option<Finding> {
+    if !grub.menu.waits_after_failure {
+        return None;
+    }
+    let block = grub.grubenv.as_deref().unwrap_or_default();
+    Some(match grubenv::get(block, "recordfail") {
+        Some("1") => Finding::error(
+            "grub-recordfail",
+            "grubenv says that the last boot did not end well (recordfail=1), and GRUB's menu waits for \
+             somebody then (GRUB_RECORDFAIL_TIMEOUT=-1): the old system could not come back by itself",
+            format!(
+                "{} {}/grubenv unset recordfail, and see why grub-common.service does not",
+                editenv(grub),
+                grub.dir
+            ),
+        ),
+        _ => Finding::warning(
+            "grub-recordfail",
+            "after a boot that did not end well GRUB's menu waits for somebody \
+             (GRUB_RECORDFAIL_TIMEOUT=-1): if power goes while the old system comes back, somebody must \
+             start it",
+            "set GRUB_RECORDFAIL_TIMEOUT=30, and run update-grub",
+        ),
+    })
 }
 
 /// The entry in custom.cfg, before what the user has there.
@@ -156,12 +261,13 @@ fn through_custom_cfg(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootF
 
 /// The entry by a script in /etc/grub.d and a new grub.cfg.
 ///
-/// Stage 2 does not take it back: an entry that is never the default is harmless, and making
-/// grub.cfg anew takes the old system's tools.
-fn through_script(text: &str) -> Vec<Step> {
-    let update = || vec!["update-grub".to_owned()];
-    vec![
-        Step::RunAtUndo { argv: update() },
+/// Stage 2 takes the script away. What it made of grub.cfg stays until that is written anew, by an undo
+/// or by the next update of a kernel: it does nothing without `next_entry`.
+fn through_script(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootFile>) {
+    let steps = vec![
+        Step::RunAtUndo {
+            argv: grub.generator.clone(),
+        },
         Step::WriteFile {
             path: SCRIPT.to_owned(),
             content: Secret::new(format!("#!/bin/sh\nexec tail -n +3 \"$0\"\n{text}")),
@@ -169,50 +275,13 @@ fn through_script(text: &str) -> Vec<Step> {
             expect: Expect::Anything,
             writers: Writers::People,
         },
-        Step::RunTool { argv: update() },
-    ]
-}
-
-/// The menu entry. `--unrestricted` lets it start without the password of a locked menu.
-///
-/// When the kernel or the initramfs can't be loaded, GRUB would wait at its menu for somebody who
-/// never comes: the entry restarts the machine instead, which starts the old system now that
-/// `next_entry` is cleared. Going back to grub.cfg would not do: a kernel that is loaded in place of
-/// another one gets the command line of the first (seen with GRUB 2.06).
-fn menu_entry(host: &Host, entry: &Entry) -> String {
-    let place = |path: &str| host.path_in_fs(path).unwrap_or_else(|| path.to_owned());
-    let uuid = host
-        .mount_of(&entry.initramfs)
-        .and_then(|mount| mount.uuid.as_deref())
-        .unwrap_or_default();
-    let arguments: Vec<String> = entry.arguments.iter().map(|word| quote(word)).collect();
-    format!(
-        "{BEGIN_MARK}\n\
-         menuentry 'balena-migrate: move this machine to balenaOS' --id {ENTRY_ID} --unrestricted {{\n\
-         \tinsmod part_msdos\n\
-         \tinsmod part_gpt\n\
-         \tinsmod ext2\n\
-         \tsearch --no-floppy --fs-uuid --set=root {uuid}\n\
-         \techo 'Starting balena-migrate, stage 2 ...'\n\
-         \tif linux {} {}; then\n\
-         \t\tif initrd {}; then boot; fi\n\
-         \tfi\n\
-         \techo 'balena-migrate: stage 2 could not be started; the old system starts again.'\n\
-         \tsleep 5\n\
-         \treboot\n\
-         }}\n\
-         {END_MARK}\n",
-        quote(&place(&entry.kernel)),
-        arguments.join(" "),
-        quote(&place(&entry.initramfs)),
-    )
-}
-
-/// A word as GRUB's script language takes it literally (GNU GRUB manual, "Quoting").
-pub(super) fn quote(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-=,:@+%".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
+        Step::RunTool {
+            argv: grub.generator.clone(),
+        },
+    ];
+    let script = OldBootFile {
+        path: SCRIPT.to_owned(),
+        old: None,
+    };
+    (steps, vec![script])
 }

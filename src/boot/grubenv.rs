@@ -6,12 +6,23 @@ const BYTES: usize = 1024;
 
 const HEADER: &str = "# GRUB Environment Block\n";
 
+/// What boots that went wrong have left, and what then makes the distributions' grub.cfg start another
+/// entry than `next_entry`, or wait at the menu: Ubuntu's fallback to a boot without initramfs and its
+/// `recordfail`, Fedora's `boot_counter`.
+const IN_THE_WAY: [&str; 4] = ["boot_counter", "initrdfail", "prev_entry", "recordfail"];
+
 /// Why a block can't be changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrubenvError {
-    /// It is not 1024 bytes with the header.
-    #[error("it is not an environment block of {BYTES} bytes")]
-    Damaged,
+    /// It is not as long as a block is.
+    #[error("it has {0} bytes instead of {BYTES}")]
+    Size(usize),
+    /// It does not begin as a block does.
+    #[error("it does not begin with \"{}\"", HEADER.trim_end())]
+    Header,
+    /// It is no text.
+    #[error("it is not UTF-8")]
+    NotText,
     /// One more variable does not fit.
     #[error("it is full")]
     Full,
@@ -24,18 +35,18 @@ pub fn empty() -> String {
 
 /// The value of a variable.
 pub fn get<'a>(block: &'a str, name: &str) -> Option<&'a str> {
-    variables(block)
+    lines(block)
         .ok()?
         .into_iter()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The block with a variable set; everything else stays in its order.
-pub fn set(block: &str, name: &str, value: &str) -> Result<String, GrubenvError> {
-    let new = format!("{name}={value}");
-    let mut lines: Vec<&str> = variables(block)?;
-    let of_name = |line: &&str| line.split('=').next() == Some(name);
-    match lines.iter().position(of_name) {
+/// The block that makes GRUB boot `entry` once.
+pub fn armed(block: &str, entry: &str) -> Result<String, GrubenvError> {
+    let new = format!("next_entry={entry}");
+    let mut lines = lines(block)?;
+    lines.retain(|line| !IN_THE_WAY.contains(&name(line)));
+    match lines.iter().position(|line| name(line) == "next_entry") {
         Some(at) => lines[at] = &new,
         None => lines.push(&new),
     }
@@ -50,45 +61,98 @@ pub fn set(block: &str, name: &str, value: &str) -> Result<String, GrubenvError>
     Ok(format!("{text:#<BYTES$}"))
 }
 
-/// The `name=value` lines.
-fn variables(block: &str) -> Result<Vec<&str>, GrubenvError> {
-    let body = block
-        .strip_prefix(HEADER)
-        .filter(|_| block.len() == BYTES)
-        .ok_or(GrubenvError::Damaged)?;
-    Ok(body
-        .lines()
-        .filter(|line| !line.starts_with('#') && line.contains('='))
-        .collect())
+/// The name of the variable that a line gives a value to; nothing of a comment.
+fn name(line: &str) -> &str {
+    match line.split_once('=') {
+        Some((name, _)) if !line.starts_with('#') => name,
+        _ => "",
+    }
+}
+
+/// The lines between the header and the padding: comments, as newer versions write one, and
+/// `name=value`, where a backslash takes the meaning from a line break in a value.
+fn lines(block: &str) -> Result<Vec<&str>, GrubenvError> {
+    if block.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(GrubenvError::NotText);
+    }
+    if block.len() != BYTES {
+        return Err(GrubenvError::Size(block.len()));
+    }
+    let mut rest = block.strip_prefix(HEADER).ok_or(GrubenvError::Header)?;
+    let mut lines = Vec::new();
+    while let Some(end) = line_end(rest) {
+        lines.push(&rest[..end]);
+        rest = &rest[end + 1..];
+    }
+    // What follows the last line break is the padding.
+    Ok(lines)
+}
+
+/// Where the first line break is that ends a line.
+fn line_end(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let ends = byte == b'\n' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_variable_is_added_then_replaced_and_the_block_keeps_its_size() {
-        let block = set(&empty(), "saved_entry", "0").unwrap();
-        let block = set(&block, "next_entry", "balena-migrate").unwrap();
-        let block = set(&block, "next_entry", "").unwrap();
-        assert_eq!(block.len(), 1024);
-        assert!(block.starts_with("# GRUB Environment Block\nsaved_entry=0\nnext_entry=\n###"));
-        assert_eq!(get(&block, "saved_entry"), Some("0"));
-        assert_eq!(get(&block, "next_entry"), Some(""));
-        assert_eq!(get(&block, "entry"), None);
+    /// A block with these lines.
+    fn block(lines: &str) -> String {
+        format!("{:#<BYTES$}", format!("{HEADER}{lines}"))
     }
 
     #[test]
-    fn a_block_of_another_size_is_damaged() {
+    fn the_entry_is_added_or_replaced_and_the_block_keeps_its_size() {
+        let once = armed(&block("saved_entry=0\n"), "a").unwrap();
+        assert_eq!(once, block("saved_entry=0\nnext_entry=a\n"));
+        let again = armed(&block("next_entry=\nsaved_entry=0\n"), "b").unwrap();
+        assert_eq!(again, block("next_entry=b\nsaved_entry=0\n"));
+        assert_eq!(again.len(), 1024);
+        assert_eq!(get(&again, "saved_entry"), Some("0"));
+        assert_eq!(get(&again, "next_entry"), Some("b"));
+        assert_eq!(get(&again, "entry"), None);
+        assert_eq!(armed(&empty(), "a").unwrap(), block("next_entry=a\n"));
+    }
+
+    #[test]
+    fn comments_and_values_of_several_lines_stay() {
+        let old = "# WARNING: Do not edit this file\nkernelopts=a\\\nnext_entry=x\\\\\nz=\n";
         assert_eq!(
-            set("# GRUB Environment Block\na=b\n", "x", "y"),
-            Err(GrubenvError::Damaged)
+            armed(&block(old), "a").unwrap(),
+            block(&format!("{old}next_entry=a\n"))
+        );
+        assert_eq!(get(&block(old), "next_entry"), None);
+    }
+
+    #[test]
+    fn what_would_start_another_entry_goes() {
+        let old = "recordfail=1\ninitrdfail=1\nprev_entry=\nboot_counter=0\nboot_success=0\n";
+        assert_eq!(
+            armed(&block(old), "a").unwrap(),
+            block("boot_success=0\nnext_entry=a\n")
         );
     }
 
     #[test]
-    fn a_full_block_is_said_to_be_full() {
-        let block = set(&empty(), "a", &"x".repeat(900)).unwrap();
-        assert_eq!(set(&block, "b", &"y".repeat(200)), Err(GrubenvError::Full));
+    fn what_is_wrong_with_a_damaged_block() {
+        let wrong = |text: &str| armed(text, "a").unwrap_err().to_string();
+        assert_eq!(
+            wrong("# GRUB Environment Block\na=b\n"),
+            "it has 29 bytes instead of 1024"
+        );
+        assert_eq!(wrong(""), "it has 0 bytes instead of 1024");
+        assert_eq!(
+            wrong(&"#".repeat(1024)),
+            "it does not begin with \"# GRUB Environment Block\""
+        );
+        assert_eq!(wrong("\u{fffd}"), "it is not UTF-8");
+        let full = block(&format!("a={}\n", "x".repeat(990)));
+        assert_eq!(wrong(&full), "it is full");
     }
 }

@@ -3,6 +3,7 @@
 pub mod cmdline;
 pub mod core_image;
 pub mod grub;
+pub mod grub_entry;
 pub mod grubenv;
 
 use crate::finding::Finding;

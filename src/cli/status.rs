@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Context, anyhow};
 
 use super::{Exit, Failure, screen};
-use crate::boot::{grub, grubenv};
+use crate::boot::{grub_entry, grubenv};
 use crate::engine::journal::{Begin, DIR, Journal};
 use crate::report::{self, Outcome, Report};
 use crate::sys::Sys;
@@ -174,7 +174,7 @@ fn without_report(sys: &Sys, begin: &Begin) -> String {
         .grubenv
         .as_ref()
         .and_then(|path| sys.read_text(path).ok())
-        .is_some_and(|block| grubenv::get(&block, "next_entry") == Some(grub::ENTRY_ID));
+        .is_some_and(|block| grubenv::get(&block, "next_entry") == Some(grub_entry::ENTRY_ID));
     match pending {
         true => "A migration was armed, and the machine was booted without its boot loader \
                  taking the one-shot entry.\nIt may still take it at the next boot.\n"

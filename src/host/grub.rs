@@ -1,14 +1,22 @@
 //! Reads how GRUB is set up: what its generated configuration can do for a one-shot boot. Called
 //! by the collector.
 
+use super::grub_cfg::GrubCfg;
 use super::{CORE_MODULES, CoreTools, CustomCfg, Grub};
 use crate::sys::Sys;
 
 /// Where distributions keep GRUB's folder.
 const DIRS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 
-/// Programs that write a new grub.cfg.
-const GENERATORS: [&str; 3] = ["update-grub", "grub-mkconfig", "grub2-mkconfig"];
+/// Where those folders are on an EFI system partition.
+const EFI_DIR: &str = "/boot/efi/EFI";
+
+/// Programs that write a new grub.cfg, and whether they know where it is.
+const GENERATORS: [(&str, bool); 3] = [
+    ("update-grub", true),
+    ("grub-mkconfig", false),
+    ("grub2-mkconfig", false),
+];
 
 /// Programs that make a core.
 const IMAGE_MAKERS: [&str; 2] = ["grub-mkimage", "grub2-mkimage"];
@@ -27,27 +35,90 @@ const PROGRAM_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 ///
 /// A grub.cfg that can't be read promises nothing.
 pub(super) fn collect(sys: &Sys) -> Option<Grub> {
-    let dir = DIRS
-        .into_iter()
-        .find(|dir| sys.exists(&format!("{dir}/grub.cfg")))?;
-    let lossy = |name: &str| {
-        let bytes = sys.read(&format!("{dir}/{name}")).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let config = lossy("grub.cfg").unwrap_or_default();
+    let dir = dir(sys)?;
+    let text = lossy(sys, &format!("{dir}/grub.cfg")).unwrap_or_default();
+    let config = GrubCfg::parse(&text);
     let custom_path = format!("{dir}/custom.cfg");
     let custom_cfg = custom_cfg(sys, &custom_path);
     // A custom.cfg that can't be read as text must be left alone, so it is no way for an entry.
     let custom_usable = custom_cfg.is_some() || !sys.exists(&custom_path);
+    let sources_custom_cfg = config.sources_custom_cfg();
+    let custom = match &custom_cfg {
+        Some(file) if sources_custom_cfg => file.text.as_str(),
+        _ => "",
+    };
+    let later_default = match GrubCfg::parse(custom).default() {
+        Some(statement) => Some((custom_path.as_str(), statement.to_owned())),
+        None => config.later_default().map(|it| ("grub.cfg", it.to_owned())),
+    };
+    let menu = GrubCfg::parse(&format!("{text}\n{custom}")).menu();
+    let grubenv = format!("{dir}/grubenv");
     Some(Grub {
-        dir: dir.to_owned(),
-        honours_next_entry: honours_next_entry(&config),
-        sources_custom_cfg: custom_usable && sources_custom_cfg(&config),
-        grubenv: lossy("grubenv"),
+        honours_next_entry: config.honours_next_entry(),
+        later_default: later_default.map(|(file, statement)| format!("{statement} in {file}")),
+        sources_custom_cfg: custom_usable && sources_custom_cfg,
+        grubenv: lossy(sys, &grubenv),
+        grubenv_link: link(sys, &grubenv),
         custom_cfg,
-        can_regenerate: sys.exists("/etc/grub.d") && find_program(sys, &GENERATORS).is_some(),
-        core_tools: core_tools(sys, dir),
+        generator: generator(sys, &dir),
+        menu,
+        core_tools: core_tools(sys, &dir),
+        dir,
     })
+}
+
+/// The folder of the grub.cfg that is used.
+///
+/// Until Fedora 33, and in RHEL until 8, UEFI firmware starts a GRUB whose whole configuration is on the
+/// EFI system partition. Elsewhere it only names the one in /boot.
+fn dir(sys: &Sys) -> Option<String> {
+    let vendors = match sys.exists("/sys/firmware/efi") {
+        true => sys.list(EFI_DIR).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let whole: Vec<String> = vendors
+        .iter()
+        .map(|vendor| format!("{EFI_DIR}/{vendor}"))
+        .filter(|dir| {
+            let text = lossy(sys, &format!("{dir}/grub.cfg"));
+            text.is_some_and(|text| GrubCfg::parse(&text).has_menu())
+        })
+        .collect();
+    if let [dir] = whole.as_slice() {
+        return Some(dir.clone());
+    }
+    DIRS.into_iter()
+        .find(|dir| sys.exists(&format!("{dir}/grub.cfg")))
+        .map(str::to_owned)
+}
+
+fn lossy(sys: &Sys, path: &str) -> Option<String> {
+    let bytes = sys.read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Where a symbolic link leads, or what it says where it leads nowhere.
+fn link(sys: &Sys, path: &str) -> Option<String> {
+    let target = sys.read_link(path).ok()?;
+    let target = || target.to_string_lossy().into_owned();
+    Some(sys.canonical(path).unwrap_or_else(|_| target()))
+}
+
+/// What writes a new grub.cfg into that folder.
+fn generator(sys: &Sys, dir: &str) -> Vec<String> {
+    if !sys.exists("/etc/grub.d") {
+        return Vec::new();
+    }
+    let found = GENERATORS
+        .into_iter()
+        .find(|(name, _)| find_program(sys, &[name]).is_some());
+    match found {
+        Some((name, true)) => vec![name.to_owned()],
+        Some((name, false)) => [name, "-o", &format!("{dir}/grub.cfg")]
+            .map(str::to_owned)
+            .to_vec(),
+        None => Vec::new(),
+    }
 }
 
 /// What a core can be made with. The modules of the distribution's packages come before those that
@@ -82,165 +153,101 @@ fn find_program(sys: &Sys, names: &[&str]) -> Option<String> {
         .find(|path| sys.exists(path))
 }
 
-/// Whether grub.cfg loads its environment and has the block that boots `next_entry` and clears it,
-/// which grub-mkconfig's 00_header writes since GRUB 2.00.
-///
-/// Without the clearing, an armed machine would boot stage 2 again and again.
-fn honours_next_entry(config: &str) -> bool {
-    let lines: Vec<String> = statements(config)
-        .skip_while(|line| first_word(line) != "load_env")
-        .collect();
-    lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| matches!(first_word(line), "if" | "elif"))
-        .filter(|(_, line)| line.contains("$next_entry"))
-        .any(|(index, _)| boots_and_clears(&lines[index + 1..]))
-}
-
-/// Whether the branch that starts there makes `next_entry` the default and clears it.
-///
-/// Ubuntu tests the variable once more before, for its fallback to a boot without initramfs.
-fn boots_and_clears(lines: &[String]) -> bool {
-    let end = lines
-        .iter()
-        .position(|line| matches!(first_word(line), "else" | "elif" | "fi"))
-        .unwrap_or(lines.len());
-    let branch = &lines[..end];
-    let has = |wanted: &str| branch.iter().any(|line| line == wanted);
-    let saves = branch
-        .iter()
-        .any(|line| first_word(line) == "save_env" && line.ends_with(" next_entry"));
-    has("set default=$next_entry") && has("set next_entry=") && saves
-}
-
-/// Whether grub.cfg sources custom.cfg from its own folder, which 41_custom makes it do.
-fn sources_custom_cfg(config: &str) -> bool {
-    statements(config).any(|line| {
-        line == "source $config_directory/custom.cfg" || line == "source $prefix/custom.cfg"
-    })
-}
-
-/// Lines without comments, quotes, braces around names, and blanks around.
-fn statements(config: &str) -> impl Iterator<Item = String> {
-    config
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| line.replace(['"', '{', '}'], ""))
-}
-
-fn first_word(line: &str) -> &str {
-    line.split([' ', ';']).next().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DEBIAN_HEADER: &str = r#"
-### BEGIN /etc/grub.d/00_header ###
-if [ -s $prefix/grubenv ]; then
-  set have_grubenv=true
-  load_env
-fi
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-   set next_entry=
-   save_env next_entry
-   set boot_once=true
-else
-   set default="0"
-fi
-"#;
+    const CUSTOM_BLOCK: &str = "source $prefix/custom.cfg\n";
 
-    const CUSTOM_BLOCK: &str = r#"
-### BEGIN /etc/grub.d/41_custom ###
-if [ -f  ${config_directory}/custom.cfg ]; then
-  source ${config_directory}/custom.cfg
-elif [ -z "${config_directory}" -a -f  $prefix/custom.cfg ]; then
-  source $prefix/custom.cfg
-fi
-### END /etc/grub.d/41_custom ###
-"#;
-
-    #[test]
-    fn generated_header_honours_next_entry() {
-        assert!(honours_next_entry(DEBIAN_HEADER));
-        let fedora = DEBIAN_HEADER.replace(
-            "  load_env\n",
-            "  load_env -f ${config_directory}/grubenv\n",
-        );
-        assert!(honours_next_entry(&fedora));
-    }
-
-    #[test]
-    fn other_tests_before_it_do_not_matter() {
-        let button = DEBIAN_HEADER.replace(
-            "if [ \"${next_entry}\" ] ; then\n",
-            "if cmostest 122:0 ; then\n   set default=\"1\"\nelif [ \"${next_entry}\" ] ; then\n",
-        );
-        assert!(honours_next_entry(&button));
-        let fallback = r#"
-if [ "${initrdfail}" = 1 ]; then
-   set next_entry="${prev_entry}"
-   set prev_entry=
-   save_env prev_entry
-   if [ "${next_entry}" ]; then
-      set initrdfail=2
-   fi
-fi
-"#;
-        let start = DEBIAN_HEADER.find("if [ \"${next_entry}").unwrap();
-        let (before, after) = DEBIAN_HEADER.split_at(start);
-        assert!(honours_next_entry(&format!("{before}{fallback}{after}")));
-    }
-
-    #[test]
-    fn a_header_that_lacks_any_part_does_not() {
-        for part in [
-            "  load_env\n",
-            "if [ \"${next_entry}\" ] ; then\n",
-            "   set default=\"${next_entry}\"\n",
-            "   set next_entry=\n",
-            "   save_env next_entry\n",
-        ] {
-            assert!(DEBIAN_HEADER.contains(part));
-            assert!(
-                !honours_next_entry(&DEBIAN_HEADER.replace(part, "")),
-                "{part}"
-            );
+    /// A machine with these files.
+    fn machine(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Sys) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
         }
-        assert!(!honours_next_entry("set default=0\nmenuentry x {\n}\n"));
-    }
-
-    #[test]
-    fn clearing_in_another_branch_does_not_count() {
-        let moved = DEBIAN_HEADER
-            .replace("   save_env next_entry\n", "")
-            .replace("   set default=\"0\"\n", "   save_env next_entry\n");
-        assert!(!honours_next_entry(&moved));
-    }
-
-    #[test]
-    fn custom_block() {
-        assert!(sources_custom_cfg(CUSTOM_BLOCK));
-        assert!(!sources_custom_cfg(DEBIAN_HEADER));
-        assert!(!sources_custom_cfg("# source $prefix/custom.cfg\n"));
+        let sys = Sys::new(dir.path());
+        (dir, sys)
     }
 
     #[test]
     fn a_custom_cfg_that_is_no_text_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let grub = dir.path().join("boot/grub2");
-        std::fs::create_dir_all(&grub).unwrap();
-        std::fs::write(grub.join("grub.cfg"), CUSTOM_BLOCK).unwrap();
-        let sys = Sys::new(dir.path());
+        let (dir, sys) = machine(&[("boot/grub2/grub.cfg", CUSTOM_BLOCK.as_bytes())]);
         assert!(collect(&sys).unwrap().sources_custom_cfg);
-        std::fs::write(grub.join("custom.cfg"), b"menuentry 'caf\xe9' {\n}\n").unwrap();
+        let custom = dir.path().join("boot/grub2/custom.cfg");
+        std::fs::write(custom, b"menuentry 'caf\xe9' {\n}\n").unwrap();
         let found = collect(&sys).unwrap();
         assert_eq!(found.dir, "/boot/grub2");
         assert!(!found.sources_custom_cfg);
         assert_eq!(found.custom_cfg, None);
+    }
+
+    #[test]
+    fn a_default_in_custom_cfg_counts_where_it_is_sourced() {
+        let custom: (&str, &[u8]) = ("boot/grub/custom.cfg", b"set default=mine\n");
+        let (_dir, sys) = machine(&[("boot/grub/grub.cfg", CUSTOM_BLOCK.as_bytes()), custom]);
+        assert_eq!(
+            collect(&sys).unwrap().later_default.as_deref(),
+            Some("set default=mine in /boot/grub/custom.cfg")
+        );
+        let (_dir, sys) = machine(&[("boot/grub/grub.cfg", b"menuentry x {\n}\n"), custom]);
+        assert_eq!(collect(&sys).unwrap().later_default, None);
+    }
+
+    #[test]
+    fn the_configuration_that_is_used_on_an_efi_machine() {
+        let stub: &[u8] = b"set prefix=($dev)/grub2\nconfigfile $prefix/grub.cfg\n";
+        let old: (&str, &[u8]) = ("boot/efi/EFI/redhat/grub.cfg", b"blscfg\n");
+        let here: (&str, &[u8]) = ("boot/grub2/grub.cfg", b"blscfg\n");
+        let efi: (&str, &[u8]) = ("sys/firmware/efi/x", b"");
+        let dir = |files: &[(&str, &[u8])]| {
+            let (_dir, sys) = machine(files);
+            collect(&sys).map(|grub| grub.dir)
+        };
+        assert_eq!(dir(&[efi, old]).as_deref(), Some("/boot/efi/EFI/redhat"));
+        assert_eq!(
+            dir(&[efi, old, here]).as_deref(),
+            Some("/boot/efi/EFI/redhat")
+        );
+        let newer = ("boot/efi/EFI/fedora/grub.cfg", stub);
+        assert_eq!(dir(&[efi, newer, here]).as_deref(), Some("/boot/grub2"));
+        // A BIOS reads nothing there.
+        assert_eq!(dir(&[old, here]).as_deref(), Some("/boot/grub2"));
+        assert_eq!(dir(&[old]), None);
+    }
+
+    #[test]
+    fn who_writes_a_new_configuration() {
+        let cfg: (&str, &[u8]) = ("boot/grub2/grub.cfg", b"");
+        let scripts: (&str, &[u8]) = ("etc/grub.d/00_header", b"");
+        let tool = |path| -> (&str, &[u8]) { (path, b"") };
+        let (_dir, sys) = machine(&[cfg, scripts, tool("usr/sbin/grub2-mkconfig")]);
+        let made = collect(&sys).unwrap().generator;
+        assert_eq!(made, ["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]);
+        let tools = [tool("usr/sbin/grub-mkconfig"), tool("usr/sbin/update-grub")];
+        let (_dir, sys) = machine(&[cfg, scripts, tools[0], tools[1]]);
+        assert_eq!(collect(&sys).unwrap().generator, ["update-grub"]);
+        let (_dir, sys) = machine(&[cfg, tools[1]]);
+        assert!(collect(&sys).unwrap().generator.is_empty());
+    }
+
+    #[test]
+    fn a_grubenv_that_is_a_link() {
+        let (dir, sys) = machine(&[
+            ("boot/grub2/grub.cfg", b""),
+            ("boot/efi/EFI/fedora/grubenv", b"x"),
+        ]);
+        let link = dir.path().join("boot/grub2/grubenv");
+        std::os::unix::fs::symlink("../efi/EFI/fedora/grubenv", &link).unwrap();
+        let found = collect(&sys).unwrap();
+        let to = "/boot/efi/EFI/fedora/grubenv";
+        assert_eq!(found.grubenv_link.as_deref(), Some(to));
+        assert_eq!(found.grubenv.as_deref(), Some("x"));
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("../none", &link).unwrap();
+        let found = collect(&sys).unwrap();
+        assert_eq!(found.grubenv_link.as_deref(), Some("../none"));
+        assert_eq!(found.grubenv, None);
     }
 }

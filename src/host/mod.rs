@@ -8,6 +8,7 @@ pub mod collect;
 mod disks;
 mod firmware;
 mod grub;
+mod grub_cfg;
 mod interfaces;
 mod kernel;
 mod mappings;
@@ -221,18 +222,46 @@ pub struct Grub {
     pub dir: String,
     /// grub.cfg has the block that boots `next_entry` once and clears it.
     pub honours_next_entry: bool,
+    /// What always sets another default after that, and the file that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later_default: Option<String>,
     /// grub.cfg sources `custom.cfg` from the same folder, and that file may be written to.
     pub sources_custom_cfg: bool,
     /// grubenv: its text, or nothing when there is no such file.
     pub grubenv: Option<String>,
+    /// Where grubenv leads, when it is a symbolic link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grubenv_link: Option<String>,
     /// custom.cfg, or nothing when there is no such file, or one that is not UTF-8;
     /// `sources_custom_cfg` is then false, so that nobody writes to it.
     pub custom_cfg: Option<CustomCfg>,
-    /// /etc/grub.d is there and `update-grub` or `grub-mkconfig` can be run.
-    pub can_regenerate: bool,
+    /// Program and arguments that write a new grub.cfg by the scripts in /etc/grub.d; none when that
+    /// can't be done.
+    pub generator: Vec<String>,
+    /// How its menu behaves.
+    #[serde(default, skip_serializing_if = "Menu::is_usual")]
+    pub menu: Menu,
     /// What a core for a BIOS can be made with; nothing when a part of it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core_tools: Option<CoreTools>,
+}
+
+/// How GRUB's menu behaves at a boot without anybody at the console.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Menu {
+    /// It waits for ever.
+    pub waits: bool,
+    /// It waits for ever after a boot that did not end well (`recordfail`).
+    pub waits_after_failure: bool,
+    /// It wants a password before it starts any entry of the old system.
+    pub locked: bool,
+}
+
+impl Menu {
+    /// It starts the old system by itself.
+    fn is_usual(&self) -> bool {
+        *self == Menu::default()
+    }
 }
 
 /// What makes a core of GRUB for a BIOS.

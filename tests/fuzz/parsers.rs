@@ -55,7 +55,7 @@ pub const PARSERS: &[Parser] = &[
     ("grubenv", |bytes| {
         if let Ok(text) = std::str::from_utf8(bytes) {
             let _ = grubenv::get(text, "next_entry");
-            let _ = grubenv::set(text, "next_entry", "x");
+            let _ = grubenv::armed(text, "x");
         }
     }),
     ("kernel_args", |bytes| {

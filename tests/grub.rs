@@ -1,0 +1,327 @@
+//! What GRUB itself makes of our entry: `grub-emu` runs configurations that GRUB's own scripts write, on a
+//! disk with an ext4, and writes its environment block there.
+//!
+//! It has no Linux to start, so that our entry says that it could not be started. That it was chosen, and
+//! chosen once, is what is looked at.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use balena_migrate::boot::grub::Grub;
+use balena_migrate::boot::{BootLoader, Entry, INITRAMFS, grubenv};
+use balena_migrate::host::Host;
+use balena_migrate::host::collect::collect;
+use balena_migrate::step::Step;
+use balena_migrate::sys::Sys;
+
+/// What GRUB says at the start of our entry.
+const OURS: &str = "Starting balena-migrate, stage 2 ...";
+
+/// A machine with an old system, and the boots that follow its arming.
+struct Row {
+    name: &'static str,
+    /// Settings of /etc/default/grub.
+    settings: &'static [(&'static str, &'static str)],
+    /// The environment block before.
+    environment: &'static [&'static str],
+    /// Between GRUB's header and the entries.
+    before: &'static str,
+    /// What the boot after the one-shot says; nothing where it would wait for somebody.
+    then: Option<&'static str>,
+    /// The codes of the findings.
+    findings: &'static [&'static str],
+}
+
+const USUAL: Row = Row {
+    name: "usual",
+    settings: &[("GRUB_TIMEOUT", "0")],
+    environment: &[],
+    before: "",
+    then: Some("OLD 0"),
+    findings: &[],
+};
+
+/// Ubuntu's fallback to an initramfs, in the words of this test: what was started without one and failed
+/// is not started so again.
+const INITRDFAIL: &str = "if [ \"${initrdfail}\" = 1 ]; then\n  set next_entry=\"${prev_entry}\"\n  \
+                          set prev_entry=\n  save_env prev_entry\nfi\n";
+
+const ROWS: &[Row] = &[
+    USUAL,
+    Row {
+        name: "a default by its number, which is one of custom.cfg",
+        settings: &[("GRUB_TIMEOUT", "0"), ("GRUB_DEFAULT", "2")],
+        then: Some("MINE"),
+        ..USUAL
+    },
+    Row {
+        name: "a default by its name, in a submenu",
+        settings: &[("GRUB_TIMEOUT", "1"), ("GRUB_DEFAULT", "more>older")],
+        then: Some("OLDER"),
+        ..USUAL
+    },
+    Row {
+        name: "a default that is saved",
+        settings: &[("GRUB_TIMEOUT", "0"), ("GRUB_DEFAULT", "saved")],
+        environment: &["saved_entry=my entry"],
+        then: Some("MINE"),
+        ..USUAL
+    },
+    Row {
+        name: "a hidden menu",
+        settings: &[("GRUB_TIMEOUT", "1"), ("GRUB_TIMEOUT_STYLE", "hidden")],
+        ..USUAL
+    },
+    Row {
+        name: "a hidden menu by the old name",
+        settings: &[("GRUB_TIMEOUT", "0"), ("GRUB_HIDDEN_TIMEOUT", "1")],
+        ..USUAL
+    },
+    Row {
+        name: "a menu that waits for ever",
+        settings: &[("GRUB_TIMEOUT", "-1")],
+        then: None,
+        findings: &["grub-timeout"],
+        ..USUAL
+    },
+    Row {
+        name: "a menu with a password",
+        before: "set superusers=root\npassword root secret\n",
+        then: None,
+        findings: &["grub-password"],
+        ..USUAL
+    },
+    Row {
+        name: "a failed boot before",
+        settings: &[("GRUB_TIMEOUT", "0"), ("GRUB_RECORDFAIL_TIMEOUT", "1")],
+        environment: &["recordfail=1"],
+        ..USUAL
+    },
+    Row {
+        name: "a wait for ever after a failed boot",
+        settings: &[("GRUB_TIMEOUT", "0"), ("GRUB_RECORDFAIL_TIMEOUT", "-1")],
+        findings: &["grub-recordfail"],
+        ..USUAL
+    },
+    Row {
+        name: "a boot without initramfs that failed",
+        environment: &["initrdfail=1", "prev_entry="],
+        before: INITRDFAIL,
+        ..USUAL
+    },
+];
+
+/// A folder that is the root of a machine.
+struct Machine {
+    root: tempfile::TempDir,
+    row: &'static Row,
+}
+
+const UUID: &str = "11111111-2222-4333-8444-555555555555";
+
+impl Machine {
+    fn new(row: &'static Row) -> Machine {
+        let root = tempfile::tempdir().unwrap();
+        let machine = Machine { root, row };
+        machine.file("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 800 kB\n");
+        machine.file("proc/self/mountinfo", "");
+        machine.file("proc/cmdline", "quiet\n");
+        machine.file("proc/sys/kernel/osrelease", "6.1.0\n");
+        fs::create_dir_all(machine.root.path().join("sys/block")).unwrap();
+        machine.file("boot/grub/grub.cfg", &machine.config());
+        machine.file(
+            "boot/grub/custom.cfg",
+            "menuentry 'my entry' { echo MINE; reboot }\n",
+        );
+        let mut block = String::from("# GRUB Environment Block\n");
+        for line in row.environment {
+            block.push_str(&format!("{line}\n"));
+        }
+        machine.file("boot/grub/grubenv", &format!("{block:#<1024}"));
+        machine
+    }
+
+    fn file(&self, path: &str, text: &str) {
+        let path = self.root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// What grub-mkconfig's scripts write, with entries that say that they were started.
+    fn config(&self) -> String {
+        let header = self.script("00_header");
+        let at = header.find("if [ \"${next_entry}").unwrap();
+        let (environment, rest) = header.split_at(at);
+        let entries = "menuentry 'old' { recordfail; echo OLD 0; reboot }\n\
+                       submenu 'the others' --id more {\n\
+                       \tmenuentry 'old too' --id older { echo OLDER; reboot }\n\
+                       }\n";
+        format!(
+            "{environment}{}{rest}{entries}{}",
+            self.row.before,
+            self.script("41_custom")
+        )
+    }
+
+    /// What a script of GRUB prints, as on Ubuntu where `quick_boot` is on.
+    fn script(&self, name: &str) -> String {
+        let text = fs::read_to_string(format!("/etc/grub.d/{name}")).expect("GRUB's scripts");
+        let text = text.replace("quick_boot=\"0\"", "quick_boot=\"1\"");
+        let path = self.root.path().join(name);
+        fs::write(&path, text).unwrap();
+        // It asks where /boot/grub is, which this machine need not have.
+        let bin = self.root.path().join("bin");
+        self.file("bin/grub-probe", "#!/bin/sh\necho ext2\n");
+        make_executable(&bin.join("grub-probe"));
+        let output = Command::new("sh")
+            .arg(&path)
+            .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+            .env("pkgdatadir", "/usr/share/grub")
+            .env("GRUB_TERMINAL_OUTPUT", "console")
+            .envs(self.row.settings.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The host snapshot, with this machine's GRUB on a disk of another one.
+    fn host(&self) -> Host {
+        let text = fs::read_to_string("tests/hosts/debian-12-bios.json").unwrap();
+        let mut host: Host = serde_json::from_str(&text).unwrap();
+        host.grub = collect(&Sys::new(self.root.path())).unwrap().grub;
+        host.mounts[0].uuid = Some(UUID.into());
+        host
+    }
+
+    /// Writes what arms it.
+    fn arm(&self) {
+        let entry = Entry {
+            kernel: "/boot/vmlinuz".into(),
+            initramfs: INITRAMFS.into(),
+            arguments: vec!["panic=30".into()],
+        };
+        for step in Grub.arm(&self.host(), &entry).steps {
+            let Step::WriteFile { path, content, .. } = step else {
+                panic!("{}", step.describe());
+            };
+            fs::write(self.root.path().join(&path[1..]), content.expose()).unwrap();
+        }
+    }
+
+    /// The disk of the machine, with the folder /boot.
+    fn disk(&self) -> Disk<'_> {
+        let path = self.root.path();
+        let (folder, image) = (path.join("tree"), path.join("disk"));
+        fs::create_dir(&folder).unwrap();
+        fs::rename(path.join("boot"), folder.join("boot")).unwrap();
+        let made = Command::new("/usr/sbin/mke2fs")
+            .args(["-q", "-F", "-t", "ext4", "-U", UUID, "-d"])
+            .args([folder.as_os_str(), image.as_os_str(), "8M".as_ref()])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        fs::write(
+            path.join("device.map"),
+            format!("(hd0) {}\n", image.display()),
+        )
+        .unwrap();
+        Disk(path)
+    }
+}
+
+/// The disk of a machine, in its folder.
+struct Disk<'a>(&'a Path);
+
+impl Disk<'_> {
+    /// Starts GRUB, and tells what it said up to the restart.
+    fn boot(&self, machine: &str) -> String {
+        let output = Command::new("timeout")
+            .args(["60", "grub-emu", "-r", "hd0", "-d", "/boot/grub", "-m"])
+            .arg(self.0.join("device.map"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("starting grub-emu");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{machine}: {output:?}\n{said}");
+        said
+    }
+
+    fn grubenv(&self) -> String {
+        let output = Command::new("/usr/sbin/debugfs")
+            .args(["-R", "cat /boot/grub/grubenv"])
+            .arg(self.0.join("disk"))
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn starts_once(row: &'static Row) {
+    let machine = Machine::new(row);
+    let findings = Grub.check(&machine.host());
+    let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, row.findings, "{}", row.name);
+    machine.arm();
+    let disk = machine.disk();
+    assert_eq!(
+        grubenv::get(&disk.grubenv(), "next_entry"),
+        Some("balena-migrate"),
+        "{}",
+        row.name
+    );
+    let said = disk.boot(row.name);
+    assert!(said.contains(OURS), "{}: {said}", row.name);
+    let env = disk.grubenv();
+    assert_eq!(grubenv::get(&env, "next_entry"), Some(""), "{}", row.name);
+    assert_ne!(grubenv::get(&env, "recordfail"), Some("1"), "{}", row.name);
+    if let Some(then) = row.then {
+        let said = disk.boot(row.name);
+        assert!(!said.contains(OURS), "{}: {said}", row.name);
+        assert!(said.contains(&format!("{then}\n")), "{}: {said}", row.name);
+    }
+}
+
+#[test]
+fn grub_starts_the_entry_once_and_then_what_it_started_before() {
+    std::thread::scope(|scope| {
+        let rows: Vec<_> = ROWS
+            .iter()
+            .map(|row| scope.spawn(|| starts_once(row)))
+            .collect();
+        for row in rows {
+            if let Err(panic) = row.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// Words that mean something to GRUB reach the kernel as they are: the script is well-formed.
+#[test]
+fn the_entry_is_a_script_for_grub() {
+    let machine = Machine::new(&USUAL);
+    let arguments = [
+        "it's", "a b", "\"q\"", "$x", "${y}", "{", "}", "a;b", "#c", "<", "|",
+    ];
+    let entry = Entry {
+        kernel: "/boot/a 'kernel'".into(),
+        initramfs: INITRAMFS.into(),
+        arguments: arguments.map(str::to_owned).to_vec(),
+    };
+    let steps = Grub.arm(&machine.host(), &entry).steps;
+    let Step::WriteFile { content, .. } = &steps[0] else {
+        panic!("{}", steps[0].describe());
+    };
+    let path = machine.root.path().join("script");
+    fs::write(&path, content.expose()).unwrap();
+    let checked = Command::new("grub-script-check").arg(&path).output();
+    let checked = checked.expect("starting grub-script-check");
+    assert!(checked.status.success(), "{checked:?}");
+}
