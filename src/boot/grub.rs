@@ -4,12 +4,13 @@
 //! after it goes to the old system. That needs a GRUB that can write grubenv: not on LVM, RAID,
 //! btrfs or any other place where its blocks aren't plain.
 
-use super::grub_entry::{self, ENTRY_ID, MENU_SECONDS};
+use super::grub_entry::{self, BEGIN_MARK, ENTRY_ID, MENU_SECONDS};
 use super::{Armament, BootLoader, Entry, INITRAMFS, OldBootFile, grubenv};
 use crate::finding::Finding;
 use crate::host::{self, Host};
 use crate::secret::Secret;
 use crate::step::{Expect, Step, Writers};
+use crate::sys::Sys;
 
 /// Our script where grub.cfg does not source custom.cfg.
 const SCRIPT: &str = "/etc/grub.d/42_balena_migrate";
@@ -80,6 +81,14 @@ impl BootLoader for Grub {
             summary: summary(grub),
         }
     }
+}
+
+/// Whether our entry is where [`Grub::arm`] puts it, in the folder of that grubenv or as a script.
+pub fn has_entry(sys: &Sys, grubenv: &str) -> bool {
+    let folder = grubenv.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let custom = sys.read(&format!("{folder}/custom.cfg"));
+    let custom = String::from_utf8_lossy(&custom.unwrap_or_default()).into_owned();
+    custom.contains(BEGIN_MARK) || sys.exists(SCRIPT)
 }
 
 /// What GRUB will do, for the plan.

@@ -3,6 +3,7 @@
 mod checksums;
 mod facts;
 mod lock;
+mod one_shot;
 pub mod options;
 mod paint;
 mod plan;

@@ -4,8 +4,7 @@ use std::io;
 
 use anyhow::{Context, anyhow};
 
-use super::{Exit, Failure, screen};
-use crate::boot::{grub_entry, grubenv};
+use super::{Exit, Failure, one_shot, screen};
 use crate::engine::journal::{Begin, DIR, Journal};
 use crate::report::{self, Outcome, Report};
 use crate::sys::Sys;
@@ -78,7 +77,13 @@ fn after_reboot(sys: &Sys, begin: &Begin) -> Result<String, Failure> {
             text.push_str(&disk_errors(&sys.read(&log).unwrap_or_default()));
             text
         }
-        None => without_report(sys, begin),
+        None => match &begin.grubenv {
+            Some(grubenv) => one_shot::without_report(sys, grubenv),
+            None => "A migration was armed, and stage 2 left no report: it could not reach this file \
+                     system, or was never started.\nLook at the console or at LOG_DRIVE. The old system \
+                     is whole.\n"
+                .to_owned(),
+        },
     };
     if sys.exists(&log) {
         text.push_str(&format!("The log of stage 2 is {log}\n"));
@@ -165,26 +170,6 @@ fn in_words(report: &Report) -> String {
             "Stage 2 stopped in the phase \"{phase}\", before anything was written. The old \
              system is whole.\n{code}: {reason}\n"
         ),
-    }
-}
-
-/// Stage 2 left nothing: grubenv tells whether it was started at all.
-fn without_report(sys: &Sys, begin: &Begin) -> String {
-    let pending = begin
-        .grubenv
-        .as_ref()
-        .and_then(|path| sys.read_text(path).ok())
-        .is_some_and(|block| grubenv::get(&block, "next_entry") == Some(grub_entry::ENTRY_ID));
-    match pending {
-        true => "A migration was armed, and the machine was booted without its boot loader \
-                 taking the one-shot entry.\nIt may still take it at the next boot.\n"
-            .to_owned(),
-        false => {
-            "A migration was armed, the boot loader took the one-shot entry, and stage 2 left \
-                  no report:\nit could not reach this file system, or was never started. Look at \
-                  the console or at LOG_DRIVE. The old system is whole.\n"
-                .to_owned()
-        }
     }
 }
 

@@ -289,7 +289,8 @@ fn an_initramfs_that_vanished_brings_the_old_system_back() {
     scene.vm.wait_agent();
     let status = scene.run("./balena-migrate status", 0);
     assert!(
-        status.contains("left no report"),
+        status.contains("stage 2 has not reached this disk")
+            && status.contains("/boot/balena-migrate.img is gone"),
         "status does not tell: {status}"
     );
     scene.undo_leaves_the_old_system();
