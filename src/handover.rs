@@ -106,7 +106,8 @@ pub struct DiskIdentity {
     pub wwid: Option<String>,
     /// The partition table in force when stage 1 ran.
     pub table: TableIdentity,
-    /// The file system that the old system ran from; it must lie on this disk.
+    /// A file system of the old system that must lie on this disk: the one it ran from, or where
+    /// stage 2 can't mount that, the one it was started from.
     pub old_root: FsIdentity,
 }
 

@@ -217,9 +217,8 @@ fn choose_modules(
     // Image and backup may lie on another disk than /, and wait there.
     let paths = ["/", &config.image_name.0, &config.backup_file.0];
     let disks = paths
-        .map(|path| host.mount_of(path))
-        .into_iter()
-        .flatten()
+        .iter()
+        .filter_map(|path| host.mount_of(path))
         .flat_map(|mount| &mount.disks)
         .filter_map(|name| host.disk(name))
         .chain(resolve(sys, &config.log_drive.value).and_then(|name| Some(host.volume(&name)?.0)));
@@ -227,6 +226,8 @@ fn choose_modules(
     for disk in disks {
         required.extend(disk.modules.iter().map(String::as_str));
     }
+    let mounts = paths.iter().filter_map(|path| host.mount_of(path));
+    required.extend(mounts.filter_map(|mount| host.stage2_driver(mount)));
     Ok(
         match modules::resolve(&tree, &required, &modules::OPTIONAL) {
             Ok(files) => (files, Vec::new()),

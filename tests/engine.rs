@@ -321,6 +321,7 @@ fn begin() -> Begin {
         home: "/home".into(),
         boot_id: "boot".into(),
         grubenv: None,
+        report: "/var/lib/balena-migrate".into(),
     }
 }
 

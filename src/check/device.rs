@@ -100,7 +100,7 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
             "stage 2 names the disk by its MBR signature or GPT GUID, among others",
         ));
     }
-    findings.extend(plain_root(host));
+    findings.extend(haven(host));
     findings
 }
 
@@ -214,16 +214,19 @@ pub fn not_yet(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-/// Stage 2 mounts the old root by itself, without the distribution's bring-up.
-fn plain_root(host: &Host) -> Option<Finding> {
+/// Stage 2 leaves word for the old system, and knows the disk by what is on it, without the
+/// distribution's bring-up.
+fn haven(host: &Host) -> Option<Finding> {
     let root = host.mount_of("/")?;
-    let plain = host.partition(&root.device_name).is_some();
-    let known = matches!(root.fs_type.as_str(), "ext2" | "ext3" | "ext4");
-    (!plain || !known || root.uuid.is_none()).then(|| {
+    host.haven().is_none().then(|| {
         Finding::error(
             "root-fs",
-            format!("/ is {} on {}", root.fs_type, root.device_name),
-            "this version needs / as ext2, ext3 or ext4 on a partition of its own",
+            format!(
+                "/ is {} on {}, and stage 2 can mount neither that nor a /boot or EFI system \
+                 partition beside it",
+                root.fs_type, root.device_name
+            ),
+            "give the machine a /boot partition of its own with ext4, mounted and writable",
         )
     })
 }

@@ -11,9 +11,6 @@ use crate::host::{Disk, Mount};
 use crate::payload::scan::Scan;
 use crate::place::{FOLDER, Layout, Region, Waits, margin};
 
-/// File systems that stage 2 can mount: it has their modules.
-const MOUNTABLE: [&str; 4] = ["ext2", "ext3", "ext4", "vfat"];
-
 /// What is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -152,15 +149,9 @@ fn on_another_disk<'a>(subject: &Subject<'a>, path: &str) -> Result<&'a str, Str
 /// Stage 2 can mount the file system that holds `path`.
 fn mountable(subject: &Subject, path: &str) -> Result<(), String> {
     match subject.host.mount_of(path) {
-        // The check of / itself says what is wrong there.
-        Some(mount) if mount.point == "/" => Ok(()),
-        Some(mount)
-            if subject.host.volume(&mount.device_name).is_some()
-                && mount.uuid.is_some()
-                && MOUNTABLE.contains(&mount.fs_type.as_str()) =>
-        {
-            Ok(())
-        }
+        // The check of the disk says what is wrong there.
+        Some(mount) if mount.point == "/" && subject.host.root_disk().is_none() => Ok(()),
+        Some(mount) if subject.host.stage2_mounts(mount) => Ok(()),
         mount => {
             let place = mount.map_or("no block device".to_owned(), |mount| {
                 format!("{} on {}", mount.fs_type, mount.device_name)

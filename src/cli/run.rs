@@ -97,6 +97,7 @@ fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<Applied, Failure> {
         home: looked.config.home_dir.0.clone(),
         boot_id: status::boot_id(sys)?,
         grubenv: plan.grubenv.clone(),
+        report: plan.report.clone(),
     };
     let steps = plan.work.steps.len();
     let applied = engine::apply(sys, &changing, &plan.work, begin, &mut |number, what| {

@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Context, anyhow};
 
 use super::{Exit, Failure, one_shot, screen};
-use crate::engine::journal::{Begin, DIR, Journal};
+use crate::engine::journal::{Begin, Journal};
 use crate::report::{self, Outcome, Report};
 use crate::sys::Sys;
 
@@ -69,11 +69,11 @@ fn interrupted() -> String {
 
 /// The machine was armed in an earlier boot, and this is the old system again.
 fn after_reboot(sys: &Sys, begin: &Begin) -> Result<String, Failure> {
-    let log = format!("{DIR}/{}", report::LOG_FILE);
+    let log = format!("{}/{}", begin.report, report::LOG_FILE);
     let mut text = match read_report(sys, begin)? {
         Some(report) => {
             let mut text = in_words(&report);
-            text.push_str(&when(sys, &report));
+            text.push_str(&when(sys, begin, &report));
             text.push_str(&disk_errors(&sys.read(&log).unwrap_or_default()));
             text
         }
@@ -94,7 +94,7 @@ fn after_reboot(sys: &Sys, begin: &Begin) -> Result<String, Failure> {
 
 /// What stage 2 left, if it belongs to this run.
 fn read_report(sys: &Sys, begin: &Begin) -> Result<Option<Report>, Failure> {
-    let path = format!("{DIR}/{}", report::FILE);
+    let path = format!("{}/{}", begin.report, report::FILE);
     let bytes = match sys.read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -110,10 +110,12 @@ fn read_report(sys: &Sys, begin: &Begin) -> Result<Option<Report>, Failure> {
 }
 
 /// When stage 2 left its report, by the clock that it had: some machines have none without a network.
-fn when(sys: &Sys, report: &Report) -> String {
+fn when(sys: &Sys, begin: &Begin, report: &Report) -> String {
     /// 2020: no machine ran this before.
     const CREDIBLE: i64 = 1_577_836_800;
-    let written = sys.modified(&format!("{DIR}/{}", report::FILE)).ok();
+    let written = sys
+        .modified(&format!("{}/{}", begin.report, report::FILE))
+        .ok();
     let time = written.and_then(|time| jiff::Timestamp::try_from(time).ok());
     match time.filter(|time| time.as_second() >= CREDIBLE) {
         Some(time) => format!(
@@ -178,6 +180,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::engine::journal::DIR;
 
     fn begin() -> Begin {
         Begin {
@@ -185,6 +188,7 @@ mod tests {
             home: "/mig".to_owned(),
             boot_id: "boot-1".to_owned(),
             grubenv: None,
+            report: DIR.to_owned(),
         }
     }
 

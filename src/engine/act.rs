@@ -48,17 +48,22 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
                 existed: sys.exists(creates),
             })
         }
-        Step::Keep(keep) => {
-            let path = keep.folder.clone();
-            if sys.exists(&path) {
-                bail!("{path} is in the way; remove it, or move it away, and run again");
-            }
-            Ok(Undo::RemoveFolder { path })
-        }
+        Step::MakeFolder { path } => new_folder(sys, path),
+        Step::Keep(keep) => new_folder(sys, &keep.folder),
         // What it makes is in the folder of the kept files.
         Step::BuildCore(_) | Step::RunTool { .. } => Ok(Undo::Nothing),
         Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
     }
+}
+
+/// The undo of making the folder at `path`.
+fn new_folder(sys: &Sys, path: &str) -> Result<Undo> {
+    if sys.exists(path) {
+        bail!("{path} is in the way; remove it, or move it away, and run again");
+    }
+    Ok(Undo::RemoveFolder {
+        path: path.to_owned(),
+    })
 }
 
 /// The undo of making or replacing the file at `path`; an old one is saved beside the journal.
@@ -144,6 +149,9 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             initramfs::build(sys, recipe, &handover, path)
                 .with_context(|| format!("building {path}"))
         }
+        Step::MakeFolder { path } => sys
+            .make_dir(path, 0o700)
+            .with_context(|| format!("making {path}")),
         Step::BuildCore(wanted) => core::build(sys, wanted),
         Step::RunTool { argv } => run(sys, argv, None),
         Step::RunAtUndo { .. } => Ok(()),

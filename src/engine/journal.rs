@@ -58,6 +58,8 @@ pub struct Begin {
     pub boot_id: String,
     /// grubenv, when the one-shot is armed there: `status` looks into it.
     pub grubenv: Option<String>,
+    /// Folder in which stage 2 leaves its report.
+    pub report: String,
 }
 
 /// A journal as it was read.

@@ -31,6 +31,8 @@ pub fn undo(sys: &Sys) -> Result<Undone> {
         anything: true,
         ..Undone::default()
     };
+    // Its folder may be one that a step made.
+    let log = keep_log(sys, &journal);
     if !journal.is_undone() {
         for step in journal.undos() {
             if let Err(error) = take_back(sys, step) {
@@ -43,7 +45,7 @@ pub fn undo(sys: &Sys) -> Result<Undone> {
         // From here on the saved files may go, and another undo must not look for them.
         JournalWriter::resume(sys)?.append(&Record::Undone)?;
     }
-    undone.log = keep_log(sys, &journal)?;
+    undone.log = log?;
     clear(sys)?;
     Ok(undone)
 }
@@ -75,12 +77,15 @@ fn clear(sys: &Sys) -> Result<()> {
         .with_context(|| format!("removing {DIR}"))
 }
 
-/// Moves the log of stage 2 into the user's folder, where it outlives the undo.
+/// Copies the log of stage 2 into the user's folder, where it outlives the undo.
 fn keep_log(sys: &Sys, journal: &Journal) -> Result<Option<String>> {
-    let log = format!("{DIR}/{}", report::LOG_FILE);
-    let Some(begin) = journal.begin().filter(|_| sys.exists(&log)) else {
+    let Some(begin) = journal.begin() else {
         return Ok(None);
     };
+    let log = format!("{}/{}", begin.report, report::LOG_FILE);
+    if !sys.exists(&log) {
+        return Ok(None);
+    }
     let kept = format!("{}/balena-migrate-{}", begin.home, report::LOG_FILE);
     sys.copy(&log, &kept, 0o644)
         .with_context(|| format!("copying {log} to {kept}"))?;

@@ -15,6 +15,7 @@ mod mappings;
 mod mounts;
 pub mod network;
 mod os;
+mod reach;
 
 use std::net::IpAddr;
 

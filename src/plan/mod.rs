@@ -12,6 +12,7 @@ use crate::check::memory::Need;
 use crate::check::place::{Choice, choose, ground};
 use crate::check::{Subject, resume};
 use crate::config::Config;
+use crate::engine::journal::DIR;
 use crate::growth::DataPlace;
 use crate::handover::{
     self, DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, Install,
@@ -28,8 +29,9 @@ use crate::step::keep::{Content, Growth, Keep, Wanted};
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
 
-/// Folder of the old system for the report of stage 2: the journal's.
-const REPORT_DIR: &str = crate::engine::journal::DIR;
+/// Folder for the report of stage 2 in the root of a file system that / is not on; in / itself it is the
+/// journal's.
+const REPORT_DIR: &str = "balena-migrate.report";
 
 /// What stage 1 will do.
 pub struct Plan {
@@ -39,6 +41,8 @@ pub struct Plan {
     pub work: Steps,
     /// grubenv, when the one-shot is armed there.
     pub grubenv: Option<String>,
+    /// Folder in which stage 2 leaves its report.
+    pub report: String,
 }
 
 /// The steps of a plan.
@@ -65,7 +69,11 @@ struct NewContent {
 pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let (config, host, material) = (subject.config, subject.host, subject.material);
     let scan = material.image.as_ref().expect("checked: the image");
-    let root = host.mount_of("/").expect("checked: the root");
+    let haven = host.haven().expect("checked: the root");
+    let report = match haven.point.as_str() {
+        "/" => DIR.to_owned(),
+        point => format!("{point}/{REPORT_DIR}"),
+    };
     let disk = host.root_disk().expect("checked: the disk");
     let loader = boot::of(host).expect("checked: the boot loader");
     let armament = (!*config.no_setup).then(|| arm(config, host, loader.as_ref()));
@@ -80,7 +88,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let handover = Handover {
         version: handover::VERSION,
         run_id: run_id.to_owned(),
-        disk: identity(disk, root),
+        disk: identity(disk, haven),
         modules: crate::initramfs::module_paths(&material.modules),
         restore: old_boot_files
             .enumerate()
@@ -94,8 +102,8 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             .map(|(number, file)| install(number, file, &mut files))
             .collect(),
         report: ReportPlace {
-            fs: fs_of(root),
-            dir: host.path_in_fs(REPORT_DIR).expect("checked: the root"),
+            fs: fs_of(haven),
+            dir: host.path_in_fs(&report).expect("checked: the root"),
         },
         firmware: match host.firmware.efi {
             true => Firmware::Efi,
@@ -166,6 +174,11 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     };
 
     let mut steps = Vec::new();
+    if report != DIR {
+        steps.push(Step::MakeFolder {
+            path: report.clone(),
+        });
+    }
     steps.extend(backup_step(subject));
     let kept = keep.as_ref().map(|keep| keep.folder.clone());
     steps.extend(keep.map(|keep| Step::Keep(Box::new(keep))));
@@ -199,6 +212,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         summary,
         work: Steps { steps, armed },
         grubenv,
+        report,
     }
 }
 
@@ -221,14 +235,14 @@ fn stage2_arguments(config: &Config, host: &Host) -> Vec<String> {
 }
 
 /// What stage 2 will know the disk by.
-fn identity(disk: &Disk, root: &Mount) -> DiskIdentity {
+fn identity(disk: &Disk, haven: &Mount) -> DiskIdentity {
     DiskIdentity {
         bytes: disk.bytes,
         sector_bytes: disk.sector_bytes,
         serial: disk.serial.clone(),
         wwid: disk.wwid.clone(),
         table: disk.table.clone().expect("checked: the table"),
-        old_root: fs_of(root),
+        old_root: fs_of(haven),
     }
 }
 

@@ -31,6 +31,11 @@ pub enum Step {
         /// Who else writes this file.
         writers: Writers,
     },
+    /// Make a folder that is not there.
+    MakeFolder {
+        /// Its path.
+        path: String,
+    },
     /// Run the user's backup script and measure what it made.
     Backup {
         /// Program and arguments.
@@ -115,6 +120,7 @@ impl Step {
     pub fn describe(&self) -> String {
         match self {
             Step::WriteFile { path, .. } => format!("write {path}"),
+            Step::MakeFolder { path } => format!("make the folder {path}"),
             Step::Backup { argv, .. } => format!("make the backup: run {}", argv.join(" ")),
             Step::Archive { volumes, creates } => {
                 let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
@@ -151,6 +157,7 @@ impl Step {
             Step::Backup { creates, .. } | Step::Archive { creates, .. } => {
                 format!("remove {creates}, or put the old one back")
             }
+            Step::MakeFolder { path } => format!("remove {path}"),
             Step::Keep(keep) => format!("remove {}", keep.folder),
             Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("remove {path}"),

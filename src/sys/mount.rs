@@ -22,7 +22,9 @@ impl Mount {
         };
         let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
         fs::create_dir_all(point)?;
-        mount(Some(node), point, Some(fs_type), flags, None::<&str>)?;
+        // Whatever subvolume is the default one: paths begin at the top.
+        let options = (fs_type == "btrfs").then_some("subvolid=5");
+        mount(Some(node), point, Some(fs_type), flags, options)?;
         Ok(Mount::adopt(point))
     }
 

@@ -1,0 +1,92 @@
+//! What of this machine stage 2 can reach by itself: file systems on plain partitions and disks. It
+//! brings up no logical volumes, arrays or encrypted devices.
+
+use super::{Host, Mount};
+
+/// File systems that the initramfs always has drivers for.
+const ALWAYS: [&str; 4] = ["ext2", "ext3", "ext4", "vfat"];
+
+/// File systems whose drivers are put into it where they are used.
+const ON_DEMAND: [&str; 2] = ["xfs", "btrfs"];
+
+impl Host {
+    /// Whether stage 2 can mount a file system of this machine: it has a driver for it, and needs
+    /// one partition or disk.
+    pub fn stage2_mounts(&self, mount: &Mount) -> bool {
+        let has_driver = |list: &[&str]| list.contains(&mount.fs_type.as_str());
+        self.volume(&mount.device_name).is_some()
+            && mount.uuid.is_some()
+            && mount.disks.len() == 1
+            && (has_driver(&ALWAYS) || has_driver(&ON_DEMAND))
+    }
+
+    /// The driver that stage 2 has only for this file system; none for one that it mounts anyway.
+    pub fn stage2_driver<'a>(&self, mount: &'a Mount) -> Option<&'a str> {
+        let is_on_demand = ON_DEMAND.contains(&mount.fs_type.as_str());
+        (is_on_demand && self.stage2_mounts(mount)).then_some(&mount.fs_type)
+    }
+
+    /// The file system of the disk of / on which stage 2 leaves word for the old system, and which it
+    /// knows the disk by: that of /, or else of what the machine boots from.
+    pub fn haven(&self) -> Option<&Mount> {
+        let disk = self.root_disk()?;
+        // Of a / that is read-only another check says what is wrong.
+        let can_hold = |mount: &&Mount| {
+            (mount.point == "/" || !mount.read_only)
+                && mount.disks.contains(&disk.name)
+                && self.stage2_mounts(mount)
+        };
+        ["/", "/boot", "/boot/efi", "/efi"]
+            .iter()
+            .filter_map(|point| self.mounts.iter().rfind(|mount| mount.point == *point))
+            .find(can_hold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> Host {
+        let path = format!("{}/tests/hosts/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn root(host: &mut Host) -> &mut Mount {
+        host.mounts.iter_mut().find(|m| m.point == "/").unwrap()
+    }
+
+    #[test]
+    fn a_plain_root_is_the_haven() {
+        let mut host = host("debian-12-bios");
+        assert_eq!(host.haven().unwrap().point, "/");
+        root(&mut host).fs_type = "xfs".to_owned();
+        let haven = host.haven().unwrap();
+        assert_eq!(haven.point, "/");
+        assert_eq!(host.stage2_driver(haven), Some("xfs"));
+        root(&mut host).fs_type = "zfs".to_owned();
+        assert_eq!(host.haven(), None);
+    }
+
+    #[test]
+    fn beside_a_logical_volume_it_is_boot() {
+        let mut host = host("ubuntu-20.04-bios-lvm");
+        let haven = host.haven().unwrap();
+        assert_eq!(haven.point, "/boot");
+        assert_eq!(host.stage2_driver(haven), None);
+        let boot = host.mounts.iter_mut().find(|m| m.point == "/boot");
+        let boot = boot.unwrap();
+        boot.read_only = true;
+        assert_eq!(host.haven(), None);
+    }
+
+    #[test]
+    fn a_file_system_on_two_disks_is_none() {
+        let mut host = host("debian-12-bios");
+        root(&mut host).fs_type = "btrfs".to_owned();
+        assert!(host.haven().is_some());
+        root(&mut host).disks.push("vdb".to_owned());
+        let root = host.mount_of("/").unwrap();
+        assert!(!host.stage2_mounts(root));
+    }
+}
