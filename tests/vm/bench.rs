@@ -83,7 +83,7 @@ fn the_new_system_boots_by_its_own_grub_and_reports() {
     vm.wait_for("NEWOS: config.json missing");
     assert_eq!(
         vm.wait_for("NEWOS: fingerprint").trim(),
-        "NEWOS: fingerprint ok 9"
+        "NEWOS: fingerprint ok 11"
     );
     vm.wait_for("NEWOS: backup.tgz missing");
     vm.wait_for("NEWOS: done");

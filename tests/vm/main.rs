@@ -10,3 +10,4 @@ mod carried;
 mod faults;
 mod places;
 mod scenarios;
+mod x86;

@@ -35,7 +35,7 @@ pub fn subdir(name: &str) -> PathBuf {
 ///
 /// `recipe` is everything that decides the content: scripts, options, versions.
 pub fn artefact(name: &str, recipe: &str, build: impl FnOnce(&Path)) -> PathBuf {
-    let key = &sha256_hex(recipe.as_bytes())[..12];
+    let key = &sha256_hex(recipe.as_bytes())[..KEY];
     let finished = dir().join(format!("{name}-{key}"));
     if finished.exists() {
         return finished;
@@ -64,6 +64,13 @@ pub fn artefact(name: &str, recipe: &str, build: impl FnOnce(&Path)) -> PathBuf 
     finished
 }
 
+/// Characters of a key.
+const KEY: usize = 12;
+
+fn is_key(text: &str) -> bool {
+    text.len() == KEY && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Removes all artefacts of `name` but the newest two: a guest takes half a gigabyte, and the one
 /// before may belong to another checkout that is in use.
 fn forget_old(name: &str) {
@@ -72,11 +79,11 @@ fn forget_old(name: &str) {
         .flatten()
         .flatten()
         .filter(|entry| {
-            let of_name = entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&format!("{name}-"));
-            of_name && entry.path().is_dir()
+            let file_name = entry.file_name();
+            let key = file_name.to_str().and_then(|file| file.strip_prefix(name));
+            let key = key.and_then(|rest| rest.strip_prefix('-'));
+            // Another artefact's name may begin like this one.
+            key.is_some_and(is_key) && entry.path().is_dir()
         })
         .map(|entry| {
             (

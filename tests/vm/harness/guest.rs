@@ -1,4 +1,6 @@
-//! The machine to be migrated: a stock Debian 12 with real GRUB, built from packages once.
+//! The machine to be migrated: a stock Debian with real GRUB, built from packages once.
+//!
+//! Its files are one artefact ([`Tree`]), each disk made of them another ([`Root`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +9,161 @@ use std::process::Command;
 use super::machine::{MEMORY_MIB, Machine, copy_sparse};
 use super::{cache, tool, vm};
 
-const RECIPE: &str = include_str!("../recipes/guest.sh");
+const TREE_RECIPE: &str = include_str!("../recipes/tree.sh");
+const DISK_RECIPE: &str = include_str!("../recipes/disk.sh");
+const ROOTS_RECIPE: &str = include_str!("../recipes/roots.sh");
 
 /// What the first boot does, so that everything in /boot is what Debian's own tools make there.
 const FIRST_BOOT: &str = "update-grub && sync";
 
+/// The file systems of disk.sh that a running kernel makes find their UUID here.
+const ROOT_UUID: &str = "6b1d7a52-8f0e-4c39-9d27-51a0c7e4b9d3";
+
+/// Which Debian with what in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// Debian 12 with the cloud kernel and little else.
+    Plain,
+    /// Debian 12 with the standard kernel and the tools of all roots.
+    Standard,
+    /// Debian 11 with the cloud kernel.
+    Debian11,
+    /// Debian 13 with the cloud kernel.
+    Debian13,
+}
+
+impl Tree {
+    fn name(self) -> &'static str {
+        match self {
+            Tree::Plain => "plain",
+            Tree::Standard => "standard",
+            Tree::Debian11 => "debian11",
+            Tree::Debian13 => "debian13",
+        }
+    }
+
+    /// The arguments of tree.sh behind the folder.
+    fn arguments(self) -> [&'static str; 5] {
+        match self {
+            Tree::Plain => ["bookworm", "amd64", "linux-image-cloud-amd64", "", ""],
+            Tree::Standard => [
+                "bookworm",
+                "amd64",
+                "linux-image-amd64",
+                "lvm2,thin-provisioning-tools,mdadm,btrfs-progs,xfsprogs,dosfstools,efibootmgr,fdisk",
+                "nvme,ahci,sd_mod,virtio_scsi,xfs,btrfs,raid1,dm_mod,dm_thin_pool",
+            ],
+            Tree::Debian11 => ["bullseye", "amd64", "linux-image-cloud-amd64", "", ""],
+            Tree::Debian13 => ["trixie", "amd64", "linux-image-cloud-amd64", "", ""],
+        }
+    }
+
+    /// The folder with tree.tar.zst and kit/, built when the cache does not have it (a minute or two).
+    fn dir(self) -> PathBuf {
+        let recipe = format!("{:?}{TREE_RECIPE}", self.arguments());
+        cache::artefact(&format!("tree-{}", self.name()), &recipe, |dir| {
+            let script = recipe_in(dir, "tree.sh", TREE_RECIPE);
+            let mut command = as_root(Command::new("bash"));
+            tool::run(command.arg(script).arg(dir).args(self.arguments()));
+        })
+    }
+
+    /// The kernel, modules, busybox and GRUB images that [`super::OsImage`] is made from.
+    pub fn kit(self) -> PathBuf {
+        self.dir().join("kit")
+    }
+
+    /// What decides its content.
+    pub fn key(self) -> String {
+        file_name(&self.dir())
+    }
+}
+
+/// Where the old system is on its disk; recipes/disk.sh says more of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// MBR, for a BIOS only.
+    Mbr,
+    /// GPT, as all that follow.
+    Ext4,
+    /// With a /boot of its own.
+    Boot,
+    /// In a logical volume, with a /boot of its own.
+    Lvm,
+    /// In a logical volume, with /boot in it.
+    LvmAll,
+    /// In a thin volume, with a /boot of its own.
+    Thin,
+    /// On an array over two disks.
+    Raid1,
+    /// In a subvolume.
+    Btrfs,
+    /// With /boot in it.
+    Xfs,
+    /// On sectors of 4096 bytes.
+    Sectors,
+}
+
+impl Root {
+    /// As disk.sh calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Root::Mbr => "mbr",
+            Root::Ext4 => "ext4",
+            Root::Boot => "boot",
+            Root::Lvm => "lvm",
+            Root::LvmAll => "lvm-all",
+            Root::Thin => "thin",
+            Root::Raid1 => "raid1",
+            Root::Btrfs => "btrfs",
+            Root::Xfs => "xfs",
+            Root::Sectors => "sectors",
+        }
+    }
+
+    /// For the table.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Root::Mbr => "ext4, MBR",
+            Root::Ext4 => "ext4, GPT",
+            Root::Boot => "ext4, /boot ext4",
+            Root::Lvm => "ext4 on LVM, /boot ext4",
+            Root::LvmAll => "ext4 on LVM",
+            Root::Thin => "ext4 on thin LVM, /boot ext4",
+            Root::Raid1 => "ext4 on md RAID 1",
+            Root::Btrfs => "btrfs, subvolumes",
+            Root::Xfs => "xfs",
+            Root::Sectors => "ext4, 4096-byte sectors",
+        }
+    }
+
+    /// Whether it takes a running kernel to make it.
+    fn takes_a_kernel(self) -> bool {
+        !matches!(self, Root::Mbr | Root::Ext4 | Root::Boot)
+    }
+
+    /// Size of the disk.
+    fn mib(self, tree: Tree) -> u32 {
+        match (self, tree) {
+            (Root::Mbr, Tree::Plain) => 1536,
+            _ => 2048,
+        }
+    }
+}
+
+/// The bytes of a sector of such a disk.
+pub fn sector_bytes(root: Root) -> u32 {
+    match root {
+        Root::Sectors => 4096,
+        _ => 512,
+    }
+}
+
+/// A system on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guest {
-    dir: PathBuf,
+    pub tree: Tree,
+    pub root: Root,
 }
 
 /// A guest that has booted: its disk and its processor and memory state at one moment.
@@ -23,40 +173,54 @@ pub struct Booted {
 }
 
 impl Guest {
-    /// The guest, built when the cache does not have it (a minute or two).
-    pub fn get() -> Guest {
-        let recipe = [RECIPE, FIRST_BOOT].concat();
-        Guest {
-            dir: cache::artefact("guest", &recipe, build),
+    /// The one that most scenarios use: Debian 12 on one ext4 partition, started by a BIOS.
+    pub const USUAL: Guest = Guest {
+        tree: Tree::Plain,
+        root: Root::Mbr,
+    };
+
+    /// Its disks, cleanly shut down, built when the cache does not have them.
+    pub fn disks(self) -> Vec<PathBuf> {
+        let dir = self.dir();
+        let mut disks = vec![dir.join("guest.raw")];
+        if self.root == Root::Raid1 {
+            disks.push(dir.join("guest2.raw"));
         }
+        disks
     }
 
-    /// Its disk, cleanly shut down.
-    pub fn disk(&self) -> PathBuf {
-        self.dir.join("guest.raw")
-    }
-
-    /// The kernel, modules, busybox and GRUB images that [`super::OsImage`] is made from.
-    pub fn kit(&self) -> PathBuf {
-        self.dir.join("kit")
-    }
-
-    /// What decides its content.
-    pub fn key(&self) -> String {
-        self.dir
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+    fn dir(self) -> PathBuf {
+        let Guest { tree, root } = self;
+        let mib = root.mib(tree);
+        let name = format!("disk-{}-{}", tree.name(), root.name());
+        let mut recipe = [&tree.key(), DISK_RECIPE, FIRST_BOOT].concat();
+        recipe.push_str(&mib.to_string());
+        if root.takes_a_kernel() {
+            recipe.push_str(ROOTS_RECIPE);
+        }
+        cache::artefact(&name, &recipe, |dir| {
+            let script = recipe_in(dir, "disk.sh", DISK_RECIPE);
+            let mut command = as_root(Command::new("bash"));
+            command.arg(script).arg(tree.dir()).arg(dir);
+            tool::run(command.args([root.name(), &mib.to_string()]));
+            match root.takes_a_kernel() {
+                true => fill(dir, root),
+                false => first_boot(dir),
+            }
+        })
     }
 
     /// It in its running state, made when the cache does not have it (as long as a boot).
-    pub fn booted(&self) -> Booted {
+    pub fn booted(self) -> Booted {
         let qemu = tool::run(Command::new("qemu-system-x86_64").arg("--version"));
-        let recipe = format!("{} {qemu} {:?}", self.key(), vm::hardware(MEMORY_MIB));
+        let recipe = format!(
+            "{} {qemu} {:?}",
+            file_name(&self.dir()),
+            vm::hardware(MEMORY_MIB)
+        );
         let dir = cache::artefact("booted", &recipe, |dir| {
             let disk = dir.join("guest.raw");
-            copy_sparse(&self.disk(), &disk);
+            copy_sparse(&self.disks()[0], &disk);
             let mut vm = Machine::in_place("prepare-booted", &disk).start();
             vm.wait_agent();
             // Not before everything has started: a scenario should find a quiet machine.
@@ -70,14 +234,49 @@ impl Guest {
     }
 }
 
-fn build(dir: &Path) {
-    let script = dir.join("guest.sh");
-    fs::write(&script, RECIPE).unwrap_or_else(|e| panic!("writing {}: {e}", script.display()));
-    tool::run(as_root(Command::new("bash")).arg(&script).arg(dir));
+fn first_boot(dir: &Path) {
     let mut vm = Machine::in_place("prepare-guest", &dir.join("guest.raw")).start();
     vm.wait_agent();
     vm.must(FIRST_BOOT);
     vm.shut_down();
+}
+
+/// Makes the root in a guest that has the tools for it.
+fn fill(dir: &Path, root: Root) {
+    let maker = Guest {
+        tree: Tree::Standard,
+        root: Root::Ext4,
+    };
+    // Before there is a machine: of those there is one at a time.
+    let maker = maker.disks().remove(0);
+    let mut vm = Machine::with_image("prepare-root", &maker).start();
+    vm.wait_agent();
+    vm.plug_sectors(&dir.join("guest.raw"), "BENCH-target", sector_bytes(root));
+    if root == Root::Raid1 {
+        vm.plug(&dir.join("guest2.raw"), "BENCH-target2");
+    }
+    vm.plug(&dir.join("source.raw"), "BENCH-source");
+    let recipe = tempfile::tempdir().expect("making a directory");
+    recipe_in(recipe.path(), "roots.sh", ROOTS_RECIPE);
+    fs::write(recipe.path().join("uuid"), ROOT_UUID).expect("writing the UUID");
+    vm.send(recipe.path(), "/run/recipe");
+    vm.must("udevadm settle; [ -e /dev/disk/by-id/virtio-BENCH-source ]");
+    vm.must(&format!("cd /run/recipe && sh roots.sh {}", root.name()));
+    vm.shut_down();
+    fs::remove_file(dir.join("source.raw")).expect("removing source.raw");
+}
+
+fn recipe_in(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap_or_else(|e| panic!("writing {}: {e}", path.display()));
+    path
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// mmdebstrap and chroot need root; someone else is asked by sudo.

@@ -10,7 +10,8 @@ use std::process::Command;
 use nix::fcntl::Flock;
 use tempfile::TempDir;
 
-use super::guest::Guest;
+use super::board::Board;
+use super::guest::{Guest, sector_bytes};
 use super::medium::{Fault, Medium};
 use super::vm::Vm;
 use super::writelog::WriteLog;
@@ -25,9 +26,12 @@ pub const DISK_SERIAL: &str = "BENCH-DISK-0001";
 pub struct Machine {
     pub(super) name: String,
     pub(super) memory_mib: u32,
+    pub(super) board: Board,
     pub(super) disks: Vec<Attached>,
     /// What the first disk is like.
     pub(super) medium: Medium,
+    /// An empty disk before the others.
+    pub(super) small: Option<PathBuf>,
     /// Whether the firmware's messages, and GRUB's first ones, are on the serial console too.
     pub(super) talkative: bool,
     /// A saved processor and memory state to go on from, instead of a boot.
@@ -45,20 +49,30 @@ pub struct Machine {
 pub(super) struct Attached {
     pub path: PathBuf,
     pub serial: String,
+    pub sector_bytes: u32,
 }
 
 impl Machine {
-    /// The Debian guest, to be booted from power on.
+    /// The usual guest, to be booted from power on.
     pub fn guest(name: &str) -> Self {
-        let guest = Guest::get();
+        Machine::of(name, Guest::USUAL, Board::default())
+    }
+
+    /// A guest on a board, to be booted from power on.
+    pub fn of(name: &str, guest: Guest, board: Board) -> Self {
+        let disks = guest.disks();
         let mut machine = Machine::empty(name);
-        machine.add_disk_copy(&guest.disk(), DISK_SERIAL);
+        machine.board = board;
+        for (n, disk) in disks.iter().enumerate() {
+            machine.add_disk_copy(disk, &format!("BENCH-DISK-{:04}", n + 1));
+        }
+        machine.disks[0].sector_bytes = sector_bytes(guest.root);
         machine
     }
 
-    /// The Debian guest as it runs a while after its boot: starts in seconds, with its agent ready.
+    /// The usual guest as it runs a while after its boot: starts in seconds, with its agent ready.
     pub fn running_guest(name: &str) -> Self {
-        let booted = Guest::get().booted();
+        let booted = Guest::USUAL.booted();
         let mut machine = Machine::empty(name);
         machine.add_disk_copy(&booted.disk, DISK_SERIAL);
         machine.state = Some(booted.state);
@@ -78,6 +92,7 @@ impl Machine {
         machine.disks.push(Attached {
             path: path.to_owned(),
             serial: DISK_SERIAL.to_owned(),
+            sector_bytes: 512,
         });
         machine
     }
@@ -92,8 +107,10 @@ impl Machine {
         let machine = Machine {
             name: name.to_owned(),
             memory_mib: MEMORY_MIB,
+            board: Board::default(),
             disks: Vec::new(),
             medium: Medium::default(),
+            small: None,
             talkative: false,
             state: None,
             prefix: None,
@@ -110,6 +127,24 @@ impl Machine {
     /// Gives it another amount of memory. A prepared state has its own: such a machine boots.
     pub fn memory(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
+        self.state = None;
+        self
+    }
+
+    /// Puts it on another board. A prepared state fits only its own: such a machine boots.
+    pub fn on(mut self, board: Board) -> Self {
+        self.board = board;
+        self.state = None;
+        self
+    }
+
+    /// Gives it a small disk with nothing on it, before the one that it boots from.
+    pub fn behind_a_small_disk(mut self) -> Self {
+        let path = self.dir.path().join("small.raw");
+        File::create(&path)
+            .and_then(|disk| disk.set_len(64 << 20))
+            .unwrap_or_else(|e| panic!("creating {}: {e}", path.display()));
+        self.small = Some(path);
         self.state = None;
         self
     }
@@ -221,6 +256,7 @@ impl Machine {
         self.disks.push(Attached {
             path,
             serial: serial.to_owned(),
+            sector_bytes: 512,
         });
     }
 }

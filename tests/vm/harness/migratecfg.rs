@@ -25,8 +25,9 @@ impl Migratecfg {
     /// The folder for an ordinary migration to `image`: all wifis, nothing else out of the ordinary.
     pub fn new(image: &OsImage) -> Self {
         let gz = fs::read(image.gz()).expect("reading the compressed image");
-        Migratecfg::without_image()
-            .file("balena.img.gz", &gz)
+        let mut cfg = Migratecfg::without_image();
+        cfg.config_json = config_json(image.slug());
+        cfg.file("balena.img.gz", &gz)
             .setting("IMAGE_NAME", "balena.img.gz")
     }
 
@@ -34,20 +35,10 @@ impl Migratecfg {
     pub fn without_image() -> Self {
         // Before a machine is there: others wait for it, and a build takes minutes.
         exe::balena_migrate();
-        let config_json = json!({
-            "apiEndpoint": "https://api.balena-cloud.com",
-            "vpnEndpoint": "vpn.balena-cloud.com",
-            "registryEndpoint": "registry2.balena-cloud.com",
-            "deviceType": "genericx86-64-ext",
-            "applicationId": 1234567,
-            "apiKey": "not-a-real-key-3f9a",
-            "appUpdatePollInterval": 900_000,
-            "uuid": UUID,
-        });
         let cfg = Migratecfg {
             dir: TempDir::new_in(cache::subdir("tmp")).expect("making a directory"),
             settings: Vec::new(),
-            config_json: serde_json::to_vec_pretty(&config_json).expect("it is plain JSON"),
+            config_json: config_json("genericx86-64-ext"),
         };
         cfg.setting("BALENA_CONFIG", "config.json")
             .setting("MIGRATE_ALL_WIFIS", "TRUE")
@@ -105,6 +96,21 @@ impl Migratecfg {
         fs::write(dir.join("balena-migrate.conf"), conf).expect("writing balena-migrate.conf");
         vm.send(dir, PLACE);
     }
+}
+
+/// The content of config.json for a device type.
+fn config_json(slug: &str) -> Vec<u8> {
+    let config = json!({
+        "apiEndpoint": "https://api.balena-cloud.com",
+        "vpnEndpoint": "vpn.balena-cloud.com",
+        "registryEndpoint": "registry2.balena-cloud.com",
+        "deviceType": slug,
+        "applicationId": 1234567,
+        "apiKey": "not-a-real-key-3f9a",
+        "appUpdatePollInterval": 900_000,
+        "uuid": UUID,
+    });
+    serde_json::to_vec_pretty(&config).expect("it is plain JSON")
 }
 
 fn make_executable(path: &Path) {

@@ -4,15 +4,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Disk, Guest, cache, tool};
+use super::guest::Tree;
+use super::{Disk, cache, tool};
 
 const RECIPE: &str = include_str!("../recipes/osimage.sh");
 const INIT: &str = include_str!("../recipes/newos-init.sh");
 const INITRAMFS: &str = include_str!("../recipes/newos-initramfs.sh");
 
+/// Its partition table, and with it what can start it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// A BIOS or UEFI firmware.
+    Mbr,
+    /// UEFI firmware.
+    Gpt,
+}
+
 /// What kind of image to build.
 #[derive(Debug, Clone)]
 pub struct Wanted {
+    /// Where its kernel is from.
+    pub tree: Tree,
+    pub table: Table,
     pub slug: &'static str,
     pub version: &'static str,
     pub root_mib: u32,
@@ -21,9 +34,21 @@ pub struct Wanted {
     pub noise_mib: u32,
 }
 
+impl Table {
+    /// As sfdisk calls it.
+    fn label(self) -> &'static str {
+        match self {
+            Table::Mbr => "dos",
+            Table::Gpt => "gpt",
+        }
+    }
+}
+
 impl Default for Wanted {
     fn default() -> Self {
         Wanted {
+            tree: Tree::Plain,
+            table: Table::Mbr,
             slug: "genericx86-64-ext",
             version: "6.0.10",
             root_mib: 40,
@@ -34,6 +59,7 @@ impl Default for Wanted {
 }
 
 pub struct OsImage {
+    slug: &'static str,
     raw: PathBuf,
     gz: PathBuf,
 }
@@ -44,11 +70,30 @@ impl OsImage {
         OsImage::build(&Wanted::default())
     }
 
+    /// As generic-amd64 is: only UEFI firmware starts it.
+    pub fn gpt() -> OsImage {
+        OsImage::build(&Wanted {
+            table: Table::Gpt,
+            slug: "generic-amd64",
+            ..Wanted::default()
+        })
+    }
+
+    /// The ordinary image with a kernel that has drivers for every disk of the bench.
+    pub fn with_standard_kernel() -> OsImage {
+        OsImage::build(&Wanted {
+            tree: Tree::Standard,
+            root_mib: 56,
+            ..Wanted::default()
+        })
+    }
+
     /// An image made to measure; kept in the cache like the ordinary one.
     pub fn build(wanted: &Wanted) -> OsImage {
-        let guest = Guest::get();
-        let recipe = format!("{} {wanted:?} {RECIPE}{INIT}{INITRAMFS}", guest.key());
-        let dir = cache::artefact("osimage", &recipe, |dir| {
+        let (tree, table) = (wanted.tree, wanted.table);
+        let recipe = format!("{} {wanted:?} {RECIPE}{INIT}{INITRAMFS}", tree.key());
+        let name = format!("osimage-{tree:?}-{table:?}").to_lowercase();
+        let dir = cache::artefact(&name, &recipe, |dir| {
             for (name, text) in [
                 ("osimage.sh", RECIPE),
                 ("newos-init.sh", INIT),
@@ -60,8 +105,8 @@ impl OsImage {
             tool::run(
                 Command::new("bash")
                     .arg(dir.join("osimage.sh"))
-                    .args([guest.kit(), dir.to_owned(), raw.clone()])
-                    .args([wanted.slug, wanted.version])
+                    .args([tree.kit(), dir.to_owned(), raw.clone()])
+                    .args([table.label(), wanted.slug, wanted.version])
                     .args(
                         [wanted.root_mib, wanted.data_mib, wanted.noise_mib].map(|n| n.to_string()),
                     ),
@@ -72,9 +117,15 @@ impl OsImage {
             fs::rename(&gz, dir.join("os.img.gz")).expect("renaming the compressed image");
         });
         OsImage {
+            slug: wanted.slug,
             raw: dir.join("os.raw"),
             gz: dir.join("os.img.gz"),
         }
+    }
+
+    /// The device type that it is for.
+    pub fn slug(&self) -> &'static str {
+        self.slug
     }
 
     /// The image as it should be on the disk.

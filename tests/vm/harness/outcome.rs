@@ -8,10 +8,11 @@ use super::console::PATIENCE;
 use super::{Machine, Migratecfg, Vm};
 
 /// What the firmware or GRUB says when nothing more will happen.
-const DEAD_ENDS: [&str; 6] = [
+const DEAD_ENDS: [&str; 7] = [
     // The boot code starts over and over when what it loads is no GRUB.
     "GRUB GRUB GRUB",
     "No bootable device",
+    "UEFI Interactive Shell",
     "grub rescue>",
     "Minimal BASH-like line editing",
     "NEWOS: no resin-rootA",

@@ -16,8 +16,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::agent::{Agent, Mute, Said};
+use super::board::Firmware;
 use super::console::{Console, PATIENCE, Waited};
-use super::machine::{Attached, Machine};
+use super::machine::Machine;
 use super::medium::Medium;
 use super::qmp::Qmp;
 use super::writelog::WriteLog;
@@ -56,7 +57,9 @@ impl Vm {
         let (agent, agent_end) = socket_pair();
         let (qmp, qmp_end) = socket_pair();
         let mut command = Command::new("qemu-system-x86_64");
+        let board = machine.board;
         command.args(hardware(machine.memory_mib));
+        command.args(board.firmware_arguments(&machine.dir().join("variables.fd")));
         if machine.talkative {
             command.args(["-machine", "graphics=off"]);
         }
@@ -70,21 +73,35 @@ impl Vm {
                 &format!("socket,id={id},fd={}", end.as_raw_fd()),
             ]);
         }
-        command.args(["-serial", "chardev:con", "-serial", "chardev:agt"]);
+        command.args(["-serial", "chardev:con"]);
+        command.args(board.agent_line("agt"));
         command.args(["-mon", "chardev=mon,mode=control"]);
         if machine.medium.logging {
             machine.begin_log();
         }
         let (_, log) = machine.writes();
-        for (n, Attached { path, serial }) in machine.disks.iter().enumerate() {
+        if let Some(controller) = board.controller() {
+            command.args(["-device", controller]);
+        }
+        // The kernel names disks in the order of their places on the bus.
+        if let Some(small) = &machine.small {
+            command.args(Medium::default().arguments("small", small, &log));
+            let device = board.disk(0, "small", "BENCH-SMALL", 512);
+            command.args(["-device", &device]);
+        }
+        let first = usize::from(machine.small.is_some());
+        for (n, disk) in machine.disks.iter().enumerate() {
             let node = format!("disk{n}");
             let sound = Medium::default();
             let medium = if n == 0 { &machine.medium } else { &sound };
-            command.args(medium.arguments(&node, path, &log));
-            command.args([
-                "-device",
-                &format!("virtio-blk-pci,drive={node},serial={serial},werror=report,rerror=report"),
-            ]);
+            command.args(medium.arguments(&node, &disk.path, &log));
+            let mut device = board.disk(first + n, &node, &disk.serial, disk.sector_bytes);
+            // A BIOS tries one disk only. UEFI firmware looks for loaders on all of them, and with
+            // an order from outside it would forget its own.
+            if n == 0 && first > 0 && board.firmware == Firmware::Bios {
+                device.push_str(",bootindex=0");
+            }
+            command.args(["-device", &device]);
         }
         if let Some(state) = state {
             command
@@ -273,6 +290,12 @@ impl Vm {
     /// Attaches a disk while the machine runs, and returns its id.
     #[track_caller]
     pub fn plug(&mut self, path: &Path, serial: &str) -> String {
+        self.plug_sectors(path, serial, 512)
+    }
+
+    /// As [`Vm::plug`], with sectors of another size in bytes.
+    #[track_caller]
+    pub(super) fn plug_sectors(&mut self, path: &Path, serial: &str, sector_bytes: u32) -> String {
         self.plugged += 1;
         let id = format!("plugged{}", self.plugged);
         self.qemu(
@@ -282,7 +305,8 @@ impl Vm {
         );
         self.qemu(
             "device_add",
-            json!({"driver": "virtio-blk-pci", "id": format!("dev-{id}"), "drive": id, "serial": serial}),
+            json!({"driver": "virtio-blk-pci", "id": format!("dev-{id}"), "drive": id, "serial": serial,
+                "logical_block_size": sector_bytes, "physical_block_size": sector_bytes}),
         );
         id
     }
@@ -441,7 +465,7 @@ impl Drop for Vm {
     }
 }
 
-/// The machine but for its disks and lines. A prepared state fits only the same hardware.
+/// The machine but for its disks, firmware and lines. A prepared state fits only the same hardware.
 pub(super) fn hardware(memory_mib: u32) -> Vec<String> {
     // qemu64 boots faster under emulation than max, which has more to emulate.
     // The wire leads nowhere: it is there for its hardware address.

@@ -28,8 +28,12 @@ if mount -t vfat -o ro "$(findfs LABEL=resin-boot)" /run/mnt/boot; then
             *) [ -f "$keyfile" ] && say "keyfile ${keyfile##*/} $(hash_of "$keyfile")" ;;
         esac
     done
-    # The fingerprint's paths are absolute within the partition.
+    # The fingerprint's paths are absolute within the partition. Of the ways to boot, those of other
+    # firmware may be gone as a whole.
     sed 's,  /,  ./,' balenaos.fingerprint > /run/fingerprint
+    for way in EFI grub; do
+        [ -d $way ] || sed -i "/  .\\/$way\\//d" /run/fingerprint
+    done
     if bad=$(md5sum -c /run/fingerprint 2>&1); then
         say "fingerprint ok $(wc -l < /run/fingerprint)"
     else

@@ -1,29 +1,35 @@
 #!/bin/bash
 # Builds a small disk image that a migration takes for balenaOS, and that really boots.
 #
-#   osimage.sh KIT RECIPES OUT.raw SLUG VERSION ROOT_MIB DATA_MIB NOISE_MIB
+#   osimage.sh KIT RECIPES OUT.raw TABLE SLUG VERSION ROOT_MIB DATA_MIB NOISE_MIB
 #
-# The layout is that of genericx86-64-ext, only smaller: MBR, 4 MiB alignment, resin-boot (FAT16),
-# resin-rootA, resin-rootB, then resin-state and resin-data in an extended partition. GRUB, the
-# kernel and busybox are those of the guest (KIT, see guest.sh).
+# With the TABLE dos the layout is that of genericx86-64-ext, only smaller: MBR, 4 MiB alignment,
+# resin-boot (FAT16), resin-rootA, resin-rootB, then resin-state and resin-data in an extended
+# partition; it boots by a BIOS and by UEFI firmware. With gpt it is that of generic-amd64: the same
+# partitions with their labels as names, and for UEFI firmware only. GRUB, the kernel and busybox
+# are those of the guest (KIT, see tree.sh).
 set -euo pipefail
 
-kit=$1 recipes=$2 out=$3 slug=$4 version=$5 root_mib=$6 data_mib=$7 noise_mib=$8
+kit=$1 recipes=$2 out=$3 table=$4 slug=$5 version=$6 root_mib=$7 data_mib=$8 noise_mib=$9
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rm -f "$out"
 
-# Sizes and starts in MiB. A logical partition lies 4 MiB behind the start of its own EBR.
+# Sizes and starts in MiB. A logical partition lies 4 MiB behind the start of its own EBR; GPT has its
+# copy in the last MiB.
 boot_at=4 boot_mib=40
 roota_at=$((boot_at + boot_mib))
 rootb_at=$((roota_at + root_mib)) rootb_mib=8
 extended_at=$((rootb_at + rootb_mib))
-state_at=$((extended_at + 4)) state_mib=8
-data_at=$((state_at + state_mib + 4))
+gap=4
+[ "$table" = dos ] || gap=0
+state_at=$((extended_at + gap)) state_mib=8
+data_at=$((state_at + state_mib + gap))
 total=$((data_at + data_mib))
 
-truncate -s ${total}M "$out"
-sfdisk -q --no-tell-kernel "$out" <<EOF
+if [ "$table" = dos ]; then
+    truncate -s ${total}M "$out"
+    sfdisk -q --no-tell-kernel "$out" <<EOF
 label: dos
 start=${boot_at}MiB, size=${boot_mib}MiB, type=e, bootable
 start=${roota_at}MiB, size=${root_mib}MiB, type=83
@@ -32,9 +38,20 @@ start=${extended_at}MiB, size=$((total - extended_at))MiB, type=f
 start=${state_at}MiB, size=${state_mib}MiB, type=83
 start=${data_at}MiB, size=${data_mib}MiB, type=83
 EOF
-head -c 440 "$kit/boot.img" | dd of="$out" conv=notrunc status=none
-printf '\x90\x90' | dd of="$out" bs=1 seek=$((0x66)) conv=notrunc status=none
-dd if="$kit/core.img" of="$out" bs=512 seek=1 conv=notrunc status=none
+    head -c 440 "$kit/boot.img" | dd of="$out" conv=notrunc status=none
+    printf '\x90\x90' | dd of="$out" bs=1 seek=$((0x66)) conv=notrunc status=none
+    dd if="$kit/core.img" of="$out" bs=512 seek=1 conv=notrunc status=none
+else
+    truncate -s $((total + 1))M "$out"
+    sfdisk -q --no-tell-kernel "$out" <<EOF
+label: gpt
+start=${boot_at}MiB, size=${boot_mib}MiB, type=U, name=resin-boot
+start=${roota_at}MiB, size=${root_mib}MiB, type=L, name=resin-rootA
+start=${rootb_at}MiB, size=${rootb_mib}MiB, type=L, name=resin-rootB
+start=${state_at}MiB, size=${state_mib}MiB, type=L, name=resin-state
+start=${data_at}MiB, size=${data_mib}MiB, type=L, name=resin-data
+EOF
+fi
 
 ext4() { # label, start MiB, size MiB, tree
     mkfs.ext4 -q -F -L "$1" -d "$4" -m 0 -E offset=$(($2 * 1048576)) "$out" "$3M"
@@ -90,8 +107,9 @@ ext4 resin-data $data_at "$data_mib" "$work/data"
 
 # The boot partition.
 tree=$work/boot
-mkdir -p "$tree"/{grub,splash,system-connections,system-proxy}
-cat > "$tree/grub/grub.cfg" <<'EOF'
+mkdir -p "$tree"/{EFI/BOOT,splash,system-connections,system-proxy}
+cp "$kit/bootx64.efi" "$tree/EFI/BOOT/BOOTX64.EFI"
+cat > "$tree/EFI/BOOT/grub.cfg" <<'EOF'
 serial --unit=0 --speed=115200
 terminal_output console serial
 search --no-floppy --label --set=root resin-rootA
@@ -100,9 +118,13 @@ linux /boot/bzImage console=tty0 console=ttyS0,115200 no_timer_check panic=30 qu
 initrd /boot/initrd.gz
 boot
 EOF
+if [ "$table" = dos ]; then
+    mkdir "$tree/grub"
+    cp "$tree/EFI/BOOT/grub.cfg" "$tree/grub/"
+fi
 os_release > "$tree/os-release"
 cat > "$tree/device-type.json" <<EOF
-{"slug":"$slug","version":1,"aliases":["$slug"],"name":"Generic x86_64 (legacy MBR)","arch":"amd64","state":"released","yocto":{"machine":"$slug","image":"balena-image","fstype":"balenaos-img","version":"yocto-kirkstone","deployArtifact":"balena-image-$slug.balenaos-img","compressed":true}}
+{"slug":"$slug","version":1,"aliases":["$slug"],"name":"Generic x86_64","arch":"amd64","state":"released","yocto":{"machine":"$slug","image":"balena-image","fstype":"balenaos-img","version":"yocto-kirkstone","deployArtifact":"balena-image-$slug.balenaos-img","compressed":true}}
 EOF
 echo "balena-image-$slug" > "$tree/image-version-info"
 : > "$tree/balena-image"

@@ -1,49 +1,45 @@
 #!/bin/bash
-# Builds the machine that the tests migrate: a stock Debian 12 with real GRUB on one MBR disk.
+# Builds the files of a machine that the tests migrate: a stock Debian with real GRUB.
 #
-#   guest.sh OUTDIR
+#   tree.sh OUTDIR SUITE ARCH KERNEL PACKAGES MODULES
 #
-# leaves in OUTDIR:
-#   guest.raw   the disk before its first boot (sparse)
-#   kit/        what osimage.sh takes from this system: kernel, modules, busybox, GRUB
-#
-# No loop device, no mount of our own: mkfs.ext4 fills the file system, and GRUB's two parts are
-# written to the disk by hand, which is all that grub-install would do there.
+# PACKAGES is what it has beyond the usual, MODULES what its initramfs loads beyond ext4 on virtio;
+# both are separated by commas. Leaves in OUTDIR:
+#   tree.tar.zst  the files, which disk.sh makes disks from
+#   kit/          what osimage.sh takes from this system: kernel, modules, busybox, GRUB
 set -euo pipefail
 
-out=$1
-root=$out/root
-root_uuid=6b1d7a52-8f0e-4c39-9d27-51a0c7e4b9d3
-disk_id=0x5eed0001
-disk_mib=1536
-start_sector=2048
+early_modules=virtio_pci,virtio_blk,ext4
 
 # The essential-hook runs before the kernel is configured: with a short module list its
 # initramfs takes 2 s instead of 15.
-early() {
-    mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"
-    echo MODULES=list > "$1/etc/initramfs-tools/conf.d/bench"
-    printf '%s\n' virtio_pci virtio_blk ext4 > "$1/usr/share/initramfs-tools/modules.d/bench"
-}
-
-if [ "${2-}" = --early ]; then
-    early "$1"
+if [ "${1-}" = --early ]; then
+    mkdir -p "$2/etc/initramfs-tools/conf.d" "$2/usr/share/initramfs-tools/modules.d"
+    echo MODULES=list > "$2/etc/initramfs-tools/conf.d/bench"
+    echo "$3" | tr , '\n' > "$2/usr/share/initramfs-tools/modules.d/bench"
     exit
 fi
 
+out=$1 suite=$2 arch=$3 kernel=$4 packages=$5 modules=$6
+root=$out/root
 mkdir -p "$out"
-mmdebstrap --quiet --mode=root --variant=minbase \
+# Drivers that no machine of the bench has: most of the standard kernel's files.
+mmdebstrap --quiet --mode=root --variant=minbase --architectures="$arch" \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --essential-hook="bash '$0' \"\$1\" --early" \
-    --include=systemd-sysv,udev,kmod,busybox-static,e2fsprogs,iproute2,procps,initramfs-tools,linux-image-cloud-amd64,grub-pc \
-    bookworm "$root"
+    --dpkgopt='path-exclude=/lib/modules/*/kernel/sound/*' \
+    --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/gpu/*' \
+    --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/infiniband/*' \
+    --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/media/*' \
+    --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/net/[ew]*' \
+    --essential-hook="bash '$0' --early \"\$1\" '$early_modules${modules:+,$modules}'" \
+    --include="systemd-sysv,udev,kmod,busybox-static,e2fsprogs,iproute2,procps,initramfs-tools,$kernel,grub-pc,grub-efi-amd64-bin${packages:+,$packages}" \
+    "$suite" "$root"
 
 # What a user's machine has, as far as a migration looks at it.
 echo old-debian > "$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 old-debian\n' > "$root/etc/hosts"
-echo "UUID=$root_uuid / ext4 errors=remount-ro 0 1" > "$root/etc/fstab"
 echo 7c1f40d2b0a94f0e8d6a3b5e91c2d4f6 > "$root/etc/machine-id"
 mkdir -p "$root/etc/wpa_supplicant" "$root/home/user/data"
 cat > "$root/etc/wpa_supplicant/wpa_supplicant.conf" <<'EOF'
@@ -108,29 +104,14 @@ for unit in serial-getty@ttyS0.service apt-daily.timer apt-daily-upgrade.timer \
 done
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
 
-# GRUB, by the guest's own tools: another version's image refuses the modules.
-mkdir -p "$root/boot/grub/i386-pc"
-cp "$root"/usr/lib/grub/i386-pc/*.mod "$root"/usr/lib/grub/i386-pc/*.lst "$root/boot/grub/i386-pc/"
-cat > "$root/tmp/early.cfg" <<EOF
-search.fs_uuid $root_uuid root
-set prefix=(\$root)/boot/grub
-EOF
-chroot "$root" grub-mkimage -O i386-pc -p /boot/grub -c /tmp/early.cfg -o /tmp/core.img \
-    biosdisk part_msdos ext2 search_fs_uuid normal
-chroot "$root" grub-editenv /boot/grub/grubenv create
-# Only for the first boot: update-grub, which wants to see its real disk, then writes the real one.
-cat > "$root/boot/grub/grub.cfg" <<EOF
-linux /vmlinuz root=UUID=$root_uuid ro console=tty0 console=ttyS0,115200 no_timer_check
-initrd /initrd.img
-boot
-EOF
-
+# For the new system, by the guest's own tools: another version's image refuses the modules.
 kit=$out/kit
 mkdir -p "$kit/modules"
 cp "$root"/boot/vmlinuz-* "$kit/vmlinuz"
 release=$(ls "$root/lib/modules")
-for module in virtio_pci virtio_blk vfat nls_cp437 nls_ascii nls_utf8; do
-    chroot "$root" modprobe -S "$release" --show-depends "$module"
+for module in virtio_pci virtio_blk vfat nls_cp437 nls_ascii nls_utf8 nvme ahci sd_mod virtio_scsi; do
+    # What a kernel has built in, or has not got, gives no line.
+    chroot "$root" modprobe -S "$release" --show-depends "$module" 2> /dev/null || true
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$kit/modules/order"
 while read -r path; do cp "$root$path" "$kit/modules/"; done < "$kit/modules/order"
 sed -i 's,.*/,,' "$kit/modules/order"
@@ -139,27 +120,17 @@ cat > "$root/tmp/early.cfg" <<'EOF'
 search --no-floppy --label --set=root resin-boot
 set prefix=($root)/grub
 EOF
-chroot "$root" grub-mkimage -O i386-pc -p /grub -c /tmp/early.cfg -o /tmp/core-newos.img \
-    biosdisk part_msdos fat ext2 search search_label normal linux serial terminal echo
-mv "$root/tmp/core-newos.img" "$kit/core.img"
-mv "$root/tmp/core.img" "$out/core.img"
+common="part_msdos part_gpt fat ext2 search search_label normal linux serial terminal echo"
+# shellcheck disable=SC2086 # a list of words
+chroot "$root" grub-mkimage -O i386-pc -p /grub -c /tmp/early.cfg -o /tmp/core.img \
+    biosdisk $common
+# Its configuration is beside it, as in the vendor's images.
+# shellcheck disable=SC2086 # a list of words
+chroot "$root" grub-mkimage -O x86_64-efi -p /EFI/BOOT -o /tmp/bootx64.efi $common
+mv "$root/tmp/core.img" "$root/tmp/bootx64.efi" "$kit/"
 rm -f "$root/tmp/early.cfg"
 
-disk=$out/guest.raw
-rm -f "$disk"
-truncate -s ${disk_mib}M "$disk"
-sfdisk -q "$disk" <<EOF
-label: dos
-label-id: $disk_id
-start=$start_sector, type=83, bootable
-EOF
-# The boot code's own jump is patched for floppies only (0x66): a hard disk keeps DL as it is.
-head -c 440 "$kit/boot.img" | dd of="$disk" conv=notrunc status=none
-printf '\x90\x90' | dd of="$disk" bs=1 seek=$((0x66)) conv=notrunc status=none
-dd if="$out/core.img" of="$disk" bs=512 seek=1 conv=notrunc status=none
-mkfs.ext4 -q -F -d "$root" -L rootfs -U $root_uuid \
-    -E offset=$((start_sector * 512)),lazy_itable_init=1 \
-    "$disk" $((disk_mib * 1024 - start_sector / 2))k
-rm -rf "$root" "$out/core.img"
+tar -C "$root" --numeric-owner --xattrs -cf - . | zstd -q -1 -o "$out/tree.tar.zst"
+rm -rf "$root"
 # Whoever asked by sudo goes on with these files.
 [ -z "${SUDO_UID-}" ] || chown -R "$SUDO_UID:$SUDO_GID" "$out"

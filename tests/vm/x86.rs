@@ -1,0 +1,337 @@
+//! The machines: what each kind of x86 machine becomes.
+//!
+//! Every scenario ends in one of two ways: the machine is migrated, or it is refused with the
+//! reason before anything is changed. Each adds a line to the table of [`Row`].
+
+use std::time::Instant;
+
+use crate::harness::board::{Board, Bus, Firmware};
+use crate::harness::guest::{Guest, Root, Tree};
+use crate::harness::matrix::Row;
+use crate::harness::migratecfg::PLACE;
+use crate::harness::outcome::{NewSystem, Outcome};
+use crate::harness::{Machine, Migratecfg, OsImage, Vm, cache};
+use crate::scenarios::RUN;
+
+/// What a refusal must not change.
+const OLD_TREE: &str = "find /boot /etc /var/lib -path /var/lib/systemd -prune -o -type f -print0 | \
+                        sort -z | xargs -0 sha256sum";
+
+/// A machine, and the image that it is to be overwritten with.
+struct Case {
+    name: &'static str,
+    /// For the table.
+    machine: &'static str,
+    guest: Guest,
+    board: Board,
+    image: OsImage,
+}
+
+impl Case {
+    /// Debian 12 with the standard kernel.
+    fn standard(name: &'static str, machine: &'static str, root: Root, board: Board) -> Case {
+        Case {
+            name,
+            machine,
+            guest: Guest {
+                tree: Tree::Standard,
+                root,
+            },
+            board,
+            image: OsImage::with_standard_kernel(),
+        }
+    }
+
+    fn image(self, image: OsImage) -> Case {
+        Case { image, ..self }
+    }
+
+    fn machine(&self) -> Machine {
+        Machine::of(self.name, self.guest, self.board)
+    }
+
+    /// The new system's files, as they have to be.
+    fn facts(&self, cfg: &Migratecfg) -> NewSystem {
+        // Of the ways to boot, the image's file for this firmware stays: GRUB's configuration, or that
+        // and GRUB itself.
+        let files = match self.board.firmware {
+            Firmware::Bios => 9,
+            Firmware::Uefi => 10,
+        };
+        NewSystem::of(vec![
+            format!("NEWOS: config.json {}", cfg.config_json_sha256()),
+            "NEWOS: keyfile resin-wifi-01 ".to_owned(),
+            "NEWOS: keyfile resin-wifi-02 ".to_owned(),
+            format!("NEWOS: fingerprint ok {files}"),
+            "NEWOS: log migrate.log ".to_owned(),
+        ])
+    }
+
+    fn row(&self, outcome: &str, since: Instant) {
+        Row {
+            machine: self.machine.to_owned(),
+            firmware: match self.board.firmware {
+                Firmware::Bios => "BIOS",
+                Firmware::Uefi => "UEFI",
+            }
+            .to_owned(),
+            root: self.guest.root.in_words().to_owned(),
+            image: self.image.slug().to_owned(),
+            outcome: outcome.to_owned(),
+            took: since.elapsed(),
+        }
+        .add();
+    }
+
+    #[track_caller]
+    fn is_migrated(self) {
+        let machine = self.machine();
+        self.is_migrated_on(machine, |_| PLACE.to_owned());
+    }
+
+    /// `prepare` gets the running machine with the folder on it, and says where that is.
+    #[track_caller]
+    fn is_migrated_on(self, machine: Machine, prepare: impl FnOnce(&mut Vm) -> String) {
+        let start = Instant::now();
+        let cfg = Migratecfg::new(&self.image);
+        let mut vm = self.up(machine, &cfg);
+        let folder = prepare(&mut vm);
+        vm.must(&format!("cd {folder} && {RUN} -r 3"));
+        vm.wait_for("balena-migrate, stage 2");
+        let (_, outcome) = vm.outcome(&self.facts(&cfg), true);
+        assert_eq!(outcome, Outcome::ResumedToTheEnd);
+        self.row("migrated", start);
+    }
+
+    /// Stage 1 says each of `codes` and nothing else that is an error, and changes nothing.
+    #[track_caller]
+    fn is_refused(self, codes: &[&str]) {
+        let start = Instant::now();
+        let cfg = Migratecfg::new(&self.image);
+        let mut vm = self.up(self.machine(), &cfg);
+        let before = vm.must(OLD_TREE);
+        let said = vm.agent(&format!("cd {PLACE} && {RUN}"));
+        assert_eq!(said.code, 3, "{}", said.text);
+        let errors: Vec<&str> = said
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("error[")?.split_once(']'))
+            .map(|(code, _)| code)
+            .collect();
+        assert_eq!(errors, codes, "{}", said.text);
+        assert_eq!(vm.must(OLD_TREE), before, "a refusal has changed something");
+        vm.must("test ! -e /var/lib/balena-migrate");
+        self.row(&format!("refused: {}", codes.join(", ")), start);
+    }
+
+    /// A rehearsal comes back, tells of it, and an undo leaves nothing.
+    #[track_caller]
+    fn comes_back(self) {
+        let start = Instant::now();
+        let cfg = Migratecfg::new(&self.image);
+        let mut vm = self.up(self.machine(), &cfg);
+        let before = vm.must(OLD_TREE);
+        vm.must(&format!("cd {PLACE} && {RUN} --pretend -r 3"));
+        vm.wait_reboot();
+        vm.wait_for("balena-migrate, stage 2");
+        vm.wait_reboot();
+        vm.wait_agent();
+        let status = vm.must(&format!("cd {PLACE} && ./balena-migrate status"));
+        assert!(status.contains("rehearsal succeeded"), "status: {status}");
+        vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
+        vm.must(&format!("test -s {PLACE}/balena-migrate-stage2.log"));
+        assert_eq!(vm.must(OLD_TREE), before, "an undo has left something");
+        let left = vm.must("find / -xdev -name '*balena-migrate*' -not -path '/root/*' -not -path '/proc/*'; find /boot -name '*balena*'");
+        assert_eq!(left, "", "an undo has left something");
+        self.row("rehearsed, undone", start);
+    }
+
+    /// The machine with the folder on it, and what it says of itself among the logs.
+    #[track_caller]
+    fn up(&self, machine: Machine, cfg: &Migratecfg) -> Vm {
+        let mut vm = machine.start();
+        vm.wait_agent();
+        cfg.send_to(&mut vm);
+        let facts = vm.must(&format!("cd {PLACE} && ./balena-migrate facts"));
+        let path = cache::subdir("logs").join(format!("{}-facts.json", self.name));
+        std::fs::write(path, facts).expect("keeping the facts");
+        let plan = vm.agent(&format!("cd {PLACE} && ./balena-migrate plan"));
+        let path = cache::subdir("logs").join(format!("{}-plan.txt", self.name));
+        std::fs::write(path, plan.text).expect("keeping the plan");
+        vm.must("sync");
+        vm
+    }
+}
+
+const BIOS: Board = Board {
+    firmware: Firmware::Bios,
+    bus: Bus::Virtio,
+};
+
+/// The bench's own: GRUB of the old guest starts by OVMF, and the firmware keeps its variables.
+#[test]
+fn a_guest_boots_by_uefi_firmware_that_keeps_its_variables() {
+    let guest = Guest {
+        tree: Tree::Standard,
+        root: Root::Ext4,
+    };
+    let mut vm = Machine::of("uefi-boots", guest, Board::UEFI).start();
+    vm.wait_agent();
+    vm.must("test -d /sys/firmware/efi/efivars && findmnt /boot/efi");
+    let cmdline = vm.must("cat /proc/cmdline");
+    assert!(cmdline.contains("BOOT_IMAGE=/boot/vmlinuz-"), "{cmdline}");
+    let said = vm.must(
+        "efibootmgr --create --disk /dev/vda --part 2 --label bench --loader '\\EFI\\debian\\grubx64.efi'",
+    );
+    assert!(said.contains("bench"), "{said}");
+    let mut vm = vm.power_cut().start();
+    let line = vm.wait_for("BdsDxe: starting");
+    assert!(line.contains("bench"), "{line}");
+    vm.wait_agent();
+}
+
+/// The bench's own: both images of the tests start by OVMF.
+#[test]
+fn the_images_boot_by_uefi_firmware() {
+    for (name, image) in [("uefi-mbr", OsImage::get()), ("uefi-gpt", OsImage::gpt())] {
+        let mut vm = Machine::with_image(name, image.raw())
+            .on(Board::UEFI)
+            .start();
+        vm.wait_for("NEWOS: booted");
+        vm.wait_for("NEWOS: done");
+    }
+}
+
+/// /boot on a partition of its own, on SATA.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_separate_boot_on_sata() {
+    let sata = Board {
+        bus: Bus::Sata,
+        ..BIOS
+    };
+    Case::standard("boot-sata", "Debian 12, SATA", Root::Boot, sata).is_migrated();
+}
+
+/// / in a logical volume, on SCSI. The image waits in the volume's part of the disk.
+#[test]
+fn a_logical_volume_on_scsi() {
+    let scsi = Board {
+        bus: Bus::Scsi,
+        ..BIOS
+    };
+    Case::standard("lvm-scsi", "Debian 12, SCSI", Root::Lvm, scsi).is_migrated();
+}
+
+/// Stage 2 can't mount / there: it leaves word on /boot.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_rehearsal_on_a_logical_volume() {
+    Case::standard("lvm-rehearsal", "Debian 12", Root::Lvm, BIOS).comes_back();
+}
+
+/// NVMe, behind a smaller disk.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn nvme_behind_a_smaller_disk() {
+    let nvme = Board {
+        bus: Bus::Nvme,
+        ..BIOS
+    };
+    let name = "Debian 12, NVMe behind a smaller disk";
+    let case = Case::standard("nvme", name, Root::Ext4, nvme);
+    let machine = case.machine().behind_a_small_disk();
+    case.is_migrated_on(machine, |_| PLACE.to_owned());
+}
+
+/// Nobody can tell where on the disk a file in a thin volume is, and stage 2 does not mount it.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_thin_volume_has_no_place_for_the_image() {
+    Case::standard("thin", "Debian 12", Root::Thin, BIOS).is_refused(&["payload-place"]);
+}
+
+/// With the folder on a stick all is well.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_thin_volume_with_the_image_on_a_stick() {
+    let name = "Debian 12, image on a stick";
+    let case = Case::standard("thin-stick", name, Root::Thin, BIOS);
+    let machine = case.machine();
+    case.is_migrated_on(machine, |vm| {
+        vm.plug_ext4("STICK", 256);
+        vm.must(&format!(
+            "mkdir -p /mnt/stick && mount LABEL=STICK /mnt/stick && cp -r {PLACE} /mnt/stick/"
+        ));
+        "/mnt/stick/migratecfg".to_owned()
+    });
+}
+
+/// GRUB can't clear its one-shot in a logical volume, and stage 2 can't leave word.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_logical_volume_without_boot_by_a_bios() {
+    let case = Case::standard("lvm-all", "Debian 12", Root::LvmAll, BIOS);
+    case.is_refused(&["root-fs", "grub-write"]);
+}
+
+/// An array lies on two disks, of which the new system would take one.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn an_array_by_a_bios() {
+    let case = Case::standard("raid1", "Debian 12, two disks", Root::Raid1, BIOS);
+    case.is_refused(&["disk", "payload-place", "grub-write"]);
+}
+
+/// GRUB can't clear its one-shot on btrfs.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn btrfs_by_a_bios() {
+    Case::standard("btrfs", "Debian 12", Root::Btrfs, BIOS).is_refused(&["grub-write"]);
+}
+
+/// Nobody has shown that GRUB clears its one-shot on xfs.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn xfs_by_a_bios() {
+    Case::standard("xfs", "Debian 12", Root::Xfs, BIOS).is_refused(&["grub-write"]);
+}
+
+/// Images are made for sectors of 512 bytes.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn sectors_of_4096_bytes() {
+    let case = Case::standard("sectors", "Debian 12", Root::Sectors, Board::UEFI);
+    case.is_refused(&["image-sector-size"]);
+}
+
+/// The releases before and after.
+#[test]
+#[ignore = "long: two machines of their own"]
+fn other_releases() {
+    for (name, machine, tree) in [
+        ("debian-11", "Debian 11, cloud kernel", Tree::Debian11),
+        ("debian-13", "Debian 13, cloud kernel", Tree::Debian13),
+    ] {
+        Case {
+            name,
+            machine,
+            guest: Guest {
+                tree,
+                root: Root::Mbr,
+            },
+            board: BIOS,
+            image: OsImage::get(),
+        }
+        .is_migrated();
+    }
+}
+
+/// What UEFI firmware can't be left without, a BIOS can't start.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn an_image_for_uefi_on_a_bios() {
+    Case::standard("gpt-on-bios", "Debian 12", Root::Ext4, BIOS)
+        .image(OsImage::gpt())
+        .is_refused(&["image-firmware"]);
+}
