@@ -8,7 +8,7 @@ use crate::harness::migratecfg::PLACE;
 use crate::harness::osimage::Wanted;
 use crate::harness::outcome::{NewSystem, Outcome};
 use crate::harness::{Machine, Migratecfg, OsImage, cache, tool};
-use crate::scenarios::{RUN, Scene};
+use crate::scenarios::{OLD_TREE, RUN, Scene, assert_same_tree};
 
 /// The folder is on a stick, and the backup is larger than the image's resin-data has room for: the
 /// image is read from the stick, and resin-data grows.
@@ -41,6 +41,34 @@ fn an_image_on_a_stick_and_a_backup_that_needs_room() {
     scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&wanted, true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
+}
+
+/// The disk has enough that is free, but all of it in small pieces: that shows when files are put
+/// there. All is taken back, and the plan that is made then has the image in memory.
+#[test]
+fn a_disk_without_room_behind_the_new_system_is_planned_for_anew() {
+    let mut scene = Scene::set("no-room-behind", &Migratecfg::new(&OsImage::get()));
+    // Every second piece of all that is free: no hole is as large as the kernel, which has to be in
+    // one piece.
+    scene.vm.must(
+        "mkdir /fill && cd /fill && i=100 && \
+         while fallocate -l 4M $i 2> /dev/null; do i=$((i+1)); done; \
+         rm -f $i *[13579] && sync",
+    );
+    let before = scene.vm.must(OLD_TREE);
+    let said = scene.run(RUN, 0);
+    let (first, second) = said
+        .split_once("This is the plan without that:")
+        .unwrap_or_else(|| panic!("it did not plan anew: {said}"));
+    assert!(
+        first.contains("Everything was taken back: vda has room for "),
+        "{first}"
+    );
+    for text in ["waits in memory", "migration successful"] {
+        assert!(second.contains(text), "no '{text}': {second}");
+    }
+    scene.run("./balena-migrate undo", 0);
+    assert_same_tree(&before, &scene.vm.must(OLD_TREE));
 }
 
 /// With the image in memory, as on a machine whose disk has no room behind the new system.

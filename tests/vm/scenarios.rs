@@ -10,7 +10,7 @@ use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm, cache};
 pub const RUN: &str = "./balena-migrate --yes";
 
 /// The old system's files that a migration may touch, by content, mode and owner.
-const OLD_TREE: &str = "find /boot /etc -xdev \\( -type f -o -type l \\) -printf '%M %u %g %s %p %l\\n' | sort; \
+pub const OLD_TREE: &str = "find /boot /etc -xdev \\( -type f -o -type l \\) -printf '%M %u %g %s %p %l\\n' | sort; \
                         find /boot /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum";
 
 /// A guest with the folder on it, the folder, and what the old system's tree was before.
@@ -83,7 +83,7 @@ impl Scene {
 }
 
 #[track_caller]
-fn assert_same_tree(before: &str, after: &str) {
+pub fn assert_same_tree(before: &str, after: &str) {
     let lost: Vec<&str> = before.lines().filter(|l| !after.contains(l)).collect();
     let new: Vec<&str> = after.lines().filter(|l| !before.contains(l)).collect();
     assert!(
