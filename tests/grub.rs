@@ -25,8 +25,10 @@ struct Row {
     settings: &'static [(&'static str, &'static str)],
     /// The environment block before.
     environment: &'static [&'static str],
-    /// Between GRUB's header and the entries.
+    /// Before GRUB looks at `next_entry`.
     before: &'static str,
+    /// Between that and the entries.
+    after: &'static str,
     /// What the boot after the one-shot says; nothing where it would wait for somebody.
     then: Option<&'static str>,
     /// The codes of the findings.
@@ -38,6 +40,7 @@ const USUAL: Row = Row {
     settings: &[("GRUB_TIMEOUT", "0")],
     environment: &[],
     before: "",
+    after: "",
     then: Some("OLD 0"),
     findings: &[],
 };
@@ -46,6 +49,10 @@ const USUAL: Row = Row {
 /// is not started so again.
 const INITRDFAIL: &str = "if [ \"${initrdfail}\" = 1 ]; then\n  set next_entry=\"${prev_entry}\"\n  \
                           set prev_entry=\n  save_env prev_entry\nfi\n";
+
+/// Fedora's way back from an update that does not start, in the words of this test.
+const BOOT_COUNTER: &str = "if [ -n \"${boot_counter}\" -a \"${boot_success}\" = 0 ]; then\n  \
+                            if [ \"${boot_counter}\" = 0 ]; then set default=1; fi\nfi\n";
 
 const ROWS: &[Row] = &[
     USUAL,
@@ -110,6 +117,12 @@ const ROWS: &[Row] = &[
         before: INITRDFAIL,
         ..USUAL
     },
+    Row {
+        name: "a way back that is due",
+        environment: &["boot_counter=0", "boot_success=0"],
+        after: BOOT_COUNTER,
+        ..USUAL
+    },
 ];
 
 /// A folder that is the root of a machine.
@@ -158,8 +171,9 @@ impl Machine {
                        \tmenuentry 'old too' --id older { echo OLDER; reboot }\n\
                        }\n";
         format!(
-            "{environment}{}{rest}{entries}{}",
+            "{environment}{}{rest}{}{entries}{}",
             self.row.before,
+            self.row.after,
             self.script("41_custom")
         )
     }

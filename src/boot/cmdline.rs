@@ -34,6 +34,7 @@ const DROPPED: &[&str] = &[
     "rescue",
     "resume",
     "resume_offset",
+    "rhgb",
     "ro",
     "root",
     "rootdelay",
@@ -96,6 +97,35 @@ mod tests {
                 "rdinit=/init"
             ]
         );
+    }
+
+    #[test]
+    fn what_other_distributions_add() {
+        let stays = |line: &str| {
+            let mut words = for_stage2(line);
+            words.truncate(words.len() - 2);
+            words.join(" ")
+        };
+        assert_eq!(
+            stays(
+                "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-6.8 root=UUID=1 ro rootflags=subvol=root rhgb quiet"
+            ),
+            ""
+        );
+        assert_eq!(
+            stays(
+                "root=/dev/mapper/rl-root ro crashkernel=1G-4G:192M resume=/dev/mapper/rl-swap \
+                 rd.lvm.lv=rl/root rd.luks.uuid=luks-1 console=ttyS0"
+            ),
+            "console=ttyS0"
+        );
+        assert_eq!(
+            stays(
+                "root=UUID=1 splash=silent resume=/dev/sda3 mitigations=auto quiet security=apparmor"
+            ),
+            "mitigations=auto security=apparmor"
+        );
+        assert_eq!(stays("root=UUID=1 rw loglevel=3 quiet"), "");
     }
 
     #[test]

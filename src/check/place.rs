@@ -190,6 +190,8 @@ pub fn ground<'a>(subject: &Subject<'a>, scan: &Scan) -> Result<Ground<'a>, Stri
                 mount,
                 layout,
             }),
+            // A file system may be mounted in many places.
+            Err(reason) if refused.contains(&reason) => (),
             Err(reason) => refused.push(reason),
         }
     }

@@ -163,6 +163,37 @@ mod tests {
     }
 
     #[test]
+    fn paths_as_the_distributions_lay_them_out() {
+        let first = |cmdline: &str, mounts: &[Mount]| {
+            let dir = tempfile::tempdir().unwrap();
+            let sys = Sys::new(dir.path());
+            for folder in ["/boot", "/usr", "/usr/lib"] {
+                sys.make_dir(folder, 0o755).unwrap();
+            }
+            sys.write_whole("/boot/vmlinuz-1", b"x", 0o644, None)
+                .unwrap();
+            let mut paths = candidates(cmdline, "1", mounts).into_iter();
+            paths.find(|path| is_kernel(&sys, path, "1"))
+        };
+        let here = Some("/boot/vmlinuz-1".to_owned());
+        // Fedora: a subvolume, and /boot beside it.
+        let fedora = [
+            mount("/", "/root"),
+            mount("/home", "/home"),
+            mount("/boot", "/"),
+        ];
+        assert_eq!(first("BOOT_IMAGE=(hd0,gpt2)/vmlinuz-1 ro", &fedora), here);
+        // openSUSE: GRUB names files from the snapshot that it starts.
+        let suse = [
+            mount("/", "/@/.snapshots/1/snapshot"),
+            mount("/boot/grub2/i386-pc", "/@/boot/grub2/i386-pc"),
+        ];
+        assert_eq!(first("BOOT_IMAGE=/boot/vmlinuz-1 ro", &suse), here);
+        // systemd-boot and others say nothing.
+        assert_eq!(first("initrd=\\x ro", &[mount("/", "/")]), here);
+    }
+
+    #[test]
     fn without_a_hint_the_usual_places() {
         assert_eq!(
             candidates("quiet", "1", &[mount("/", "/")]),
