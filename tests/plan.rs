@@ -289,6 +289,16 @@ fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
     let gone = &handover(&plan).restore[0];
     assert_eq!(gone.path, "/etc/grub.d/42_balena_migrate");
     assert_eq!(gone.old, None);
+    // Stage 2 does not wait for a file system that it can't mount.
+    let mut behind = captured("ubuntu-24.04-bios-lvm");
+    behind.grub.as_mut().unwrap().sources_custom_cfg = false;
+    std::mem::swap(&mut case.host, &mut behind);
+    let paths: Vec<String> = handover(&case.plan())
+        .restore
+        .iter()
+        .map(|it| it.path.clone())
+        .collect();
+    assert_eq!(paths, ["/grub/grubenv"]);
     assert!(
         plan.summary
             .boot

@@ -56,7 +56,7 @@ impl BootLoader for Grub {
         let text = grub_entry::text(host, entry);
         let (mut steps, mut old_files) = match grub.sources_custom_cfg {
             true => through_custom_cfg(grub, &text),
-            false => through_script(grub, &text),
+            false => through_script(host, grub, &text),
         };
         let path = format!("{}/grubenv", grub.dir);
         let old = grub.grubenv.clone();
@@ -270,9 +270,9 @@ fn through_custom_cfg(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootF
 
 /// The entry by a script in /etc/grub.d and a new grub.cfg.
 ///
-/// Stage 2 takes the script away. What it made of grub.cfg stays until that is written anew, by an undo
+/// Stage 2 takes the script away where it can. What it made of grub.cfg stays until that is written anew, by an undo
 /// or by the next update of a kernel: it does nothing without `next_entry`.
-fn through_script(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootFile>) {
+fn through_script(host: &Host, grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootFile>) {
     let steps = vec![
         Step::RunAtUndo {
             argv: grub.generator.clone(),
@@ -288,9 +288,11 @@ fn through_script(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootFile>
             argv: grub.generator.clone(),
         },
     ];
-    let script = OldBootFile {
+    let mount = host.mount_of(SCRIPT);
+    let script = mount.filter(|mount| host.stage2_mounts(mount));
+    let script = script.map(|_| OldBootFile {
         path: SCRIPT.to_owned(),
         old: None,
-    };
-    (steps, vec![script])
+    });
+    (steps, script.into_iter().collect())
 }
