@@ -9,11 +9,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::efi::load_option::PartitionId;
+
 /// Where the hand-over lies, both on the old system and in the initramfs.
 pub const PATH: &str = "/etc/balena-migrate-stage2.conf";
 
 /// The version this program writes, and the only one it reads: the two stages are one executable.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The hand-over document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub struct Handover {
     pub report: ReportPlace,
     /// What starts systems on this machine.
     pub firmware: Firmware,
+    /// What to do to the variables of UEFI firmware.
+    pub efi: Option<Efi>,
     /// A partition on another disk that gets the log, if asked for.
     pub log_drive: Option<LogDrive>,
     /// Bytes of memory that must stay free once the payload and the backup are in memory.
@@ -63,6 +67,16 @@ pub enum Firmware {
     Bios,
     /// A program in an EFI system partition.
     Efi,
+}
+
+/// What UEFI firmware keeps of the old system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Efi {
+    /// Variables of stage 1, to be removed before anything else is done.
+    pub remove: Vec<String>,
+    /// The partitions of the disk: once they are gone, so are the boot entries that name them.
+    pub old_partitions: Vec<PartitionId>,
 }
 
 /// What happens when the disk still can't be overwritten after many tries: never a restart, since

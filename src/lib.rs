@@ -20,6 +20,7 @@ pub mod config;
 pub mod connect;
 pub mod device;
 pub mod device_node;
+pub mod efi;
 pub mod endpoint;
 pub mod engine;
 pub mod ext_space;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::backup::{self, Prepared};
 use crate::bad_blocks;
+use crate::boot::esp;
 use crate::checksums;
 use crate::config::Config;
 use crate::config::balena::{self, BalenaConfig};
@@ -219,6 +220,7 @@ fn choose_modules(
     let disks = paths
         .iter()
         .filter_map(|path| host.mount_of(path))
+        .chain(esp::mount(host))
         .flat_map(|mount| &mount.disks)
         .filter_map(|name| host.disk(name))
         .chain(resolve(sys, &config.log_drive.value).and_then(|name| Some(host.volume(&name)?.0)));
@@ -228,19 +230,21 @@ fn choose_modules(
     }
     let mounts = paths.iter().filter_map(|path| host.mount_of(path));
     required.extend(mounts.filter_map(|mount| host.stage2_driver(mount)));
-    Ok(
-        match modules::resolve(&tree, &required, &modules::OPTIONAL) {
-            Ok(files) => (files, Vec::new()),
-            Err(missing) => {
-                let finding = Finding::error(
-                    "modules",
-                    missing.to_string(),
-                    "install the kernel's package again, then run again",
-                );
-                (Vec::new(), vec![finding])
-            }
-        },
-    )
+    let mut optional = modules::OPTIONAL.to_vec();
+    if host.firmware.efi {
+        optional.push(modules::EFI_VARIABLES);
+    }
+    Ok(match modules::resolve(&tree, &required, &optional) {
+        Ok(files) => (files, Vec::new()),
+        Err(missing) => {
+            let finding = Finding::error(
+                "modules",
+                missing.to_string(),
+                "install the kernel's package again, then run again",
+            );
+            (Vec::new(), vec![finding])
+        }
+    })
 }
 
 /// Makes the initramfs once and throws it away; only the hand-over is not known yet.

@@ -51,7 +51,9 @@ pub fn table_identity(head: &[u8], sector_bytes: u32) -> Option<TableIdentity> {
     if types.contains(&PROTECTIVE) {
         let header = sector_bytes as usize;
         head.expect(header, b"EFI PART")?;
-        return Some(TableIdentity::Gpt(guid(head.at(header + 56, 16)?)));
+        return Some(TableIdentity::Gpt(guid(
+            head.at(header + 56, 16)?.try_into().ok()?,
+        )));
     }
     types
         .iter()
@@ -110,10 +112,24 @@ fn hyphenated(bytes: &[u8]) -> String {
     text
 }
 
-/// A GUID, whose first three fields are little-endian (UEFI specification, appendix A).
-fn guid(bytes: &[u8]) -> String {
-    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    hyphenated(&ORDER.map(|index| bytes[index]))
+/// Where the bytes of a GUID's text are in its binary form: the first three fields are little-endian
+/// (UEFI specification, appendix A).
+const GUID_ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// A GUID in lower case with hyphens.
+pub fn guid(bytes: &[u8; 16]) -> String {
+    hyphenated(&GUID_ORDER.map(|index| bytes[index]))
+}
+
+/// The binary form of a GUID; `None` when the text is none.
+pub fn guid_bytes(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+    let shown: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect::<Option<_>>()?;
+    let shown: [u8; 16] = shown.try_into().ok()?;
+    Some(GUID_ORDER.map(|index| shown[index]))
 }
 
 fn luks(head: Bytes) -> Option<Superblock> {

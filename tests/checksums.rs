@@ -157,6 +157,7 @@ fn the_image_is_not_read_again() {
         partitions_end: 0,
         data_space: None,
         partition_names: Vec::new(),
+        boot_code: true,
         boot: BootFiles::default(),
     };
     // What the scan saw counts, not what lies there now.

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use balena_migrate::backup::definition;
+use balena_migrate::efi::load_option::{ACTIVE, LoadOption, Node};
+use balena_migrate::efi::{self, Variable};
 use balena_migrate::engine::journal::{Begin, Journal};
 use balena_migrate::engine::{self, ApplyError, undo::undo};
 use balena_migrate::ext_space::ExtSpace;
@@ -27,8 +29,8 @@ use balena_migrate::secret::Secret;
 use balena_migrate::step::core::{self, BuildCore};
 use balena_migrate::step::keep::{Content, Growth, Keep, Wanted};
 use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
-use balena_migrate::sys::Sys;
 use balena_migrate::sys::files::Gate;
+use balena_migrate::sys::{Sys, efivars};
 use disk::{Disk, MIB};
 
 #[path = "keep/disk.rs"]
@@ -91,6 +93,13 @@ fn machine() -> tempfile::TempDir {
         0o755,
     );
     write("boot/vmlinuz", "a kernel", 0o644);
+    fs::create_dir_all(dir.path().join("boot/efi/EFI")).unwrap();
+    fs::create_dir_all(dir.path().join(&efivars::DIR[1..])).unwrap();
+    let sys = Sys::new(dir.path());
+    for (name, number) in [(efi::boot_order(), 3), (efi::boot_next(), 3)] {
+        let old = Variable::persistent(efi::numbers_value(&[number]));
+        sys.write_efi(&name, &old).unwrap();
+    }
     // It stands in for GRUB's tools, which the test's machine may not have: a core of three sectors
     // that says where its own rest is, and a boot sector that starts it.
     write(
@@ -162,6 +171,7 @@ fn handover() -> Handover {
             dir: "/var/lib/balena-migrate".into(),
         },
         firmware: Firmware::Bios,
+        efi: None,
         log_drive: None,
         memory_reserve: 0,
         resume: None,
@@ -258,6 +268,7 @@ fn data(space: Option<ExtSpace>) -> DataPlace {
         partitions_end: 0,
         data_space: space,
         partition_names: Vec::new(),
+        boot_code: true,
         boot: BootFiles::default(),
     };
     DataPlace::of(&scan, 1 << 30).unwrap()
@@ -311,8 +322,42 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
             expect: Expect::Seen(None),
             writers: Writers::BootLoader,
         },
+        Step::MakeFolder {
+            path: "/boot/efi/EFI/balena-migrate".into(),
+        },
+        Step::CopyFile {
+            from: "/boot/vmlinuz".into(),
+            to: "/boot/efi/EFI/balena-migrate/linux.efi".into(),
+        },
+        Step::WriteVariable {
+            name: efi::boot_entry(OUR_NUMBER),
+            variable: our_entry(),
+            must_be_free: true,
+        },
+        Step::WriteVariable {
+            name: efi::boot_next(),
+            variable: our_next(),
+            must_be_free: false,
+        },
     ];
     Steps { steps, armed: true }
+}
+
+const OUR_NUMBER: u16 = 0;
+
+fn our_entry() -> Variable {
+    let option = LoadOption {
+        attributes: ACTIVE,
+        description: efi::OUR_ENTRY.to_owned(),
+        path: vec![Node::File("\\EFI\\balena-migrate\\linux.efi".to_owned())],
+        rest: Vec::new(),
+        data: efi::utf16("initrd=x"),
+    };
+    Variable::persistent(option.to_bytes())
+}
+
+fn our_next() -> Variable {
+    Variable::persistent(efi::numbers_value(&[OUR_NUMBER]))
 }
 
 fn begin() -> Begin {
@@ -322,6 +367,7 @@ fn begin() -> Begin {
         boot_id: "boot".into(),
         grubenv: None,
         report: "/var/lib/balena-migrate".into(),
+        variable: None,
     }
 }
 
@@ -481,6 +527,11 @@ fn a_whole_run_changes_the_tree_and_undo_gives_it_back() {
     let initramfs = sys.meta("/boot/balena-migrate.img").unwrap();
     assert_eq!(initramfs.mode, 0o600, "it holds keys");
     assert_eq!(sys.meta("/boot/grub/custom.cfg").unwrap().mode, 0o640);
+    let copied = sys.read("/boot/efi/EFI/balena-migrate/linux.efi").unwrap();
+    assert_eq!(copied, b"a kernel");
+    let entry = sys.read_efi(&efi::boot_entry(OUR_NUMBER)).unwrap();
+    assert_eq!(entry, Some(our_entry()));
+    assert_eq!(sys.read_efi(&efi::boot_next()).unwrap(), Some(our_next()));
     let journal = Journal::read(&sys).unwrap().unwrap();
     assert_eq!(journal.complete(), Some(true));
 
@@ -561,6 +612,94 @@ fn a_file_that_somebody_changed_since_is_left_alone_and_said() {
         "the rest is undone"
     );
     assert!(Journal::read(&sys).unwrap().is_some(), "the journal stays");
+}
+
+/// The firmware removes what is for one boot, and may rewrite entries; a setup program or another
+/// system may have taken a name.
+#[test]
+fn a_variable_that_is_not_ours_any_more_is_left_alone() {
+    let theirs = Variable::persistent(efi::numbers_value(&[7]));
+    type Change = fn(&Sys, &Variable);
+    let rows: [(&str, Change, Option<&Variable>, bool); 4] = [
+        (
+            "BootNext was taken",
+            |sys, _| sys.remove_efi(&efi::boot_next()).unwrap(),
+            None,
+            false,
+        ),
+        (
+            "BootNext is somebody else's",
+            |sys, theirs| sys.write_efi(&efi::boot_next(), theirs).unwrap(),
+            Some(&theirs),
+            false,
+        ),
+        (
+            "the entry is somebody else's",
+            |sys, theirs| {
+                let name = efi::boot_entry(OUR_NUMBER);
+                sys.write_efi(&name, theirs).unwrap();
+                sys.remove_efi(&efi::boot_next()).unwrap();
+            },
+            None,
+            true,
+        ),
+        (
+            "the firmware has rewritten the entry",
+            |sys, _| {
+                let mut entry = LoadOption::parse(&our_entry().value).unwrap();
+                entry.attributes |= 8;
+                entry.data.clear();
+                let entry = Variable::persistent(entry.to_bytes());
+                sys.write_efi(&efi::boot_entry(OUR_NUMBER), &entry).unwrap();
+                sys.remove_efi(&efi::boot_next()).unwrap();
+            },
+            None,
+            false,
+        ),
+    ];
+    for (what, change, next, keeps_entry) in rows {
+        let dir = machine();
+        let sys = sys_of(&dir);
+        apply(&sys, &sys, &steps(archive(), 1000)).unwrap();
+        change(&sys, &theirs);
+        assert_eq!(undo(&sys).unwrap().left, Vec::<String>::new(), "{what}");
+        let now = sys.read_efi(&efi::boot_next()).unwrap();
+        assert_eq!(now.as_ref(), next, "{what}");
+        let entry = sys.read_efi(&efi::boot_entry(OUR_NUMBER)).unwrap();
+        assert_eq!(entry.is_some(), keeps_entry, "{what}");
+    }
+}
+
+#[test]
+fn variables_that_can_t_be_seen_are_not_taken_for_gone() {
+    let dir = machine();
+    let sys = sys_of(&dir);
+    apply(&sys, &sys, &steps(archive(), 1000)).unwrap();
+    let folder = dir.path().join(&efivars::DIR[1..]);
+    let away = dir.path().join("away");
+    fs::rename(&folder, &away).unwrap();
+    let left = undo(&sys).unwrap().left;
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[0].contains("mount -t efivarfs"), "{left:?}");
+    fs::rename(&away, &folder).unwrap();
+    assert_eq!(undo(&sys).unwrap().left, Vec::<String>::new());
+    assert_eq!(sys.read_efi(&efi::boot_entry(OUR_NUMBER)).unwrap(), None);
+}
+
+#[test]
+fn a_boot_entry_that_was_made_since_the_plan_stops_the_run() {
+    let dir = machine();
+    let sys = sys_of(&dir);
+    let theirs = Variable::persistent(b"theirs".to_vec());
+    sys.write_efi(&efi::boot_entry(OUR_NUMBER), &theirs)
+        .unwrap();
+    let before = tree_of(dir.path());
+    let error = apply(&sys, &sys, &steps(archive(), 1000)).unwrap_err();
+    assert!(
+        error.to_string().contains("was made since the plan"),
+        "{error}"
+    );
+    assert_eq!(tree_of(dir.path()), before);
 }
 
 #[test]

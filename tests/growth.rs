@@ -118,6 +118,7 @@ fn image(table: TableIdentity, data: &ExtSpace) -> Scan {
         partitions_end: 1192 * MIB,
         data_space: Some(*data),
         partition_names: Vec::new(),
+        boot_code: true,
         boot: BootFiles::default(),
     }
 }

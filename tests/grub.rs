@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use balena_migrate::boot::grub::Grub;
-use balena_migrate::boot::{BootLoader, Entry, INITRAMFS, grubenv};
+use balena_migrate::boot::{BootLoader, Entry, grubenv};
 use balena_migrate::host::Host;
 use balena_migrate::host::collect::collect;
 use balena_migrate::step::Step;
@@ -213,7 +213,7 @@ impl Machine {
     fn arm(&self) {
         let entry = Entry {
             kernel: "/boot/vmlinuz".into(),
-            initramfs: INITRAMFS.into(),
+            initramfs: "/boot/balena-migrate.img".into(),
             arguments: vec!["panic=30".into()],
         };
         for step in Grub.arm(&self.host(), &entry).steps {
@@ -326,7 +326,7 @@ fn the_entry_is_a_script_for_grub() {
     ];
     let entry = Entry {
         kernel: "/boot/a 'kernel'".into(),
-        initramfs: INITRAMFS.into(),
+        initramfs: "/boot/balena-migrate.img".into(),
         arguments: arguments.map(str::to_owned).to_vec(),
     };
     let steps = Grub.arm(&machine.host(), &entry).steps;

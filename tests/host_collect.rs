@@ -4,10 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use balena_migrate::efi::load_option::{HardDrive, LoadOption, Node, PartitionId};
+use balena_migrate::efi::{self, Variable};
 use balena_migrate::handover::TableIdentity;
 use balena_migrate::host::collect::collect;
+use balena_migrate::host::uefi::Access;
 use balena_migrate::host::{CORE_MODULES, Host};
-use balena_migrate::sys::Sys;
+use balena_migrate::sys::{Sys, efivars};
 
 /// A machine that is a folder.
 struct Machine(tempfile::TempDir);
@@ -200,6 +203,171 @@ fn debian_with_grub_on_a_virtio_disk() {
     assert_eq!(tools.dir, "/boot/grub/i386-pc");
     assert_eq!(host.network.len(), 1);
     assert!(host.state.journal);
+}
+
+/// The start of a FAT file system, as far as it is looked at.
+fn fat() -> Vec<u8> {
+    let mut head = vec![0; 512];
+    head[..3].copy_from_slice(&[0xeb, 0x58, 0x90]);
+    head[11..13].copy_from_slice(&512u16.to_le_bytes());
+    (head[13], head[14], head[16], head[21]) = (1, 1, 2, 0xf8);
+    head[0x20..0x24].copy_from_slice(&0x10000u32.to_le_bytes());
+    head[0x24] = 32;
+    head[0x42] = 0x29;
+    head[0x43..0x47].copy_from_slice(&[1, 2, 3, 4]);
+    head[0x47..0x52].copy_from_slice(b"ESP        ");
+    head[0x52..0x5a].copy_from_slice(b"FAT32   ");
+    head[510..].copy_from_slice(&[0x55, 0xaa]);
+    head
+}
+
+const ESP: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A disk with an EFI system partition and another one.
+fn gpt() -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(8 << 20).unwrap();
+    let script = format!("label: gpt\nsize=2048, type=U, uuid={ESP}\nsize=2048\n");
+    let mut sfdisk = std::process::Command::new("/usr/sbin/sfdisk")
+        .arg("-q")
+        .arg(file.path())
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("starting sfdisk");
+    std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+    fs::read(file.path()).unwrap()
+}
+
+/// A machine with UEFI firmware that has started `program` from the EFI system partition.
+fn uefi(mountinfo: &str, program: &str) -> Machine {
+    let disk = &format!("{VIRTIO}/block/vda");
+    let mut kernel = vec![0; 0x400];
+    kernel[..2].copy_from_slice(b"MZ");
+    kernel[0x3c] = 0x40;
+    kernel[0x40..0x46].copy_from_slice(b"PE\0\0\x64\x86");
+    let machine = Machine::new(mountinfo, "BOOT_IMAGE=/boot/vmlinuz-6.1.0-18-amd64 ro\n");
+    machine
+        .block(disk, "254:0", 16384, None)
+        .link(&format!("{disk}/device"), VIRTIO)
+        .block(&format!("{disk}/vda1"), "254:1", 2048, Some((1, 2048)))
+        .block(&format!("{disk}/vda2"), "254:2", 2048, Some((2, 4096)))
+        .file("dev/vda", gpt())
+        .file("dev/vda1", fat())
+        .file("dev/vda2", ext4(0xab))
+        .file("boot/vmlinuz-6.1.0-18-amd64", &kernel)
+        .file(
+            "boot/config-6.1.0-18-amd64",
+            "CONFIG_RD_GZIP=y\nCONFIG_EFI_GENERIC_STUB_INITRD_CMDLINE_LOADER=y\n",
+        )
+        .file("sys/firmware/efi/fw_platform_size", "64\n")
+        .dir(&efivars::DIR[1..]);
+    let sys = Sys::new(machine.0.path());
+    let started = LoadOption {
+        attributes: 1,
+        description: "linux".into(),
+        path: vec![
+            Node::HardDrive(HardDrive {
+                number: 1,
+                start: 2048,
+                sectors: 2048,
+                id: PartitionId::Gpt(ESP.into()),
+            }),
+            Node::File(program.into()),
+        ],
+        rest: Vec::new(),
+        data: Vec::new(),
+    };
+    for (name, value) in [
+        (efi::boot_entry(3), started.to_bytes()),
+        (efi::boot_order(), efi::numbers_value(&[3, 7])),
+        (efi::global("BootCurrent"), efi::numbers_value(&[3])),
+        (efi::global("SecureBoot"), vec![1]),
+        (efi::global("SetupMode"), vec![0]),
+    ] {
+        sys.write_efi(&name, &Variable::persistent(value)).unwrap();
+    }
+    machine
+}
+
+const ROOT: &str = "27 1 254:2 / / rw - ext4 /dev/vda2 rw\n";
+const EFIVARS: &str = "31 27 0:30 / /sys/firmware/efi/efivars rw - efivarfs efivarfs rw\n";
+const BOOT_EFI: &str = "32 27 254:1 / /boot/efi rw - vfat /dev/vda1 rw\n";
+
+#[test]
+fn debian_started_by_uefi_firmware() {
+    let machine = uefi(
+        &format!("{ROOT}{EFIVARS}{BOOT_EFI}"),
+        "\\EFI\\debian\\shimx64.efi",
+    );
+    machine
+        .file("boot/efi/EFI/BOOT/grub.cfg", "search.fs_uuid other root\n")
+        .file(
+            "boot/efi/EFI/DEBIAN/grub.cfg",
+            format!("search.fs_uuid {} root\n", uuid(0xab)),
+        );
+    let host = machine.collect();
+    assert_eq!(host.kernel.efi_stub, Some(64));
+    assert_eq!(host.kernel.efi_initrd, Some(true));
+    assert_eq!(host.kernel.image_bytes, Some(0x400));
+    assert!(host.firmware.efi);
+    assert_eq!(host.firmware.secure_boot, Some(true));
+    let uefi = host.firmware.uefi.unwrap();
+    assert_eq!((uefi.bits, uefi.setup_mode), (Some(64), Some(false)));
+    assert_eq!(uefi.variables, Access::Writable);
+    assert_eq!(
+        (uefi.boot_current, &*uefi.boot_order),
+        (Some(3), &[3, 7][..])
+    );
+    let [entry] = uefi.entries.as_slice() else {
+        panic!("{:?}", uefi.entries);
+    };
+    assert_eq!((entry.number, entry.active), (3, true));
+    assert_eq!(entry.file.as_deref(), Some("\\EFI\\debian\\shimx64.efi"));
+    assert_eq!(entry.partition, Some(PartitionId::Gpt(ESP.into())));
+    assert_eq!(uefi.partitions["vda1"], PartitionId::Gpt(ESP.into()));
+    assert_eq!(uefi.partitions.len(), 2);
+    assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+    assert_eq!(uefi.loader, None);
+    let stub = uefi.grub_stub.unwrap();
+    assert_eq!(stub.path, "/boot/efi/EFI/DEBIAN/grub.cfg");
+    assert_eq!(stub.fs_uuid, Some(uuid(0xab)));
+}
+
+#[test]
+fn what_systemd_boot_says_of_itself() {
+    let read_only = EFIVARS.replace("rw", "ro");
+    let machine = uefi(&format!("{ROOT}{read_only}"), "\\EFI\\systemd\\x.efi");
+    let sys = Sys::new(machine.0.path());
+    for (name, value) in [
+        ("LoaderInfo", efi::utf16("systemd-boot 252")),
+        ("LoaderFeatures", 0x0fu64.to_le_bytes().to_vec()),
+        ("LoaderDevicePartUUID", efi::utf16(&ESP.to_uppercase())),
+    ] {
+        let variable = Variable::persistent(value);
+        sys.write_efi(&efi::loader(name), &variable).unwrap();
+    }
+    let uefi = machine.collect().firmware.uefi.unwrap();
+    assert_eq!(uefi.variables, Access::ReadOnly);
+    let loader = uefi.loader.unwrap();
+    assert_eq!(
+        (loader.info.as_str(), loader.one_shot),
+        ("systemd-boot 252", true)
+    );
+    assert_eq!(loader.partition.as_deref(), Some(ESP));
+    // It is known though it is not mounted.
+    assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+}
+
+#[test]
+fn without_variables_the_esp_is_known_by_its_kind() {
+    let machine = uefi(ROOT, "x");
+    let folder = machine.0.path().join(&efivars::DIR[1..]);
+    fs::remove_dir_all(folder).unwrap();
+    let uefi = machine.collect().firmware.uefi.unwrap();
+    assert_eq!(uefi.variables, Access::NotMounted);
+    assert_eq!(uefi.entries, []);
+    assert_eq!(uefi.esp.as_deref(), Some("vda1"));
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn image() -> &'static [u8] {
                 write("balena-image", b"");
                 fs::create_dir(dir.path().join("splash")).unwrap();
                 write("splash/logo", b"hello\n");
+                fs::create_dir_all(dir.path().join("EFI/BOOT/themes")).unwrap();
+                write("EFI/BOOT/bootx64.efi", b"MZ");
                 write("balenaos.fingerprint", b"b1946ac92492d2347c6235b4d2611184  ./splash/logo\n");
             }
             let like = label(
@@ -136,6 +138,14 @@ fn a_balena_image_is_known_by_its_tables_labels_and_files() {
     assert_eq!(found, expected);
     assert_eq!(scan.slug(), Some("intel-nuc"));
     assert!(scan.boot.fingerprint);
+    assert_eq!(scan.boot.efi_loaders, ["BOOTX64.EFI"]);
+    assert!(!scan.boot_code, "sfdisk writes none");
+    let mut started = image().to_vec();
+    started[439] = 1;
+    assert!(scan_of(&gzip(&started)).unwrap().boot_code);
+    started[439] = 0;
+    started[440] = 1;
+    assert!(!scan_of(&gzip(&started)).unwrap().boot_code, "a signature");
     let device_type = scan.boot.device_type.as_ref().unwrap();
     assert_eq!(device_type.slug.as_deref(), Some("intel-nuc"));
     assert_eq!(device_type.aliases, ["nuc"]);

@@ -9,13 +9,17 @@ use std::path::Path;
 
 use balena_migrate::backup::{Prepared, definition};
 use balena_migrate::bad_blocks;
+use balena_migrate::boot;
 use balena_migrate::check::place::choose;
 use balena_migrate::check::{self, Subject, resume};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
+use balena_migrate::efi::load_option::{LoadOption, arguments};
+use balena_migrate::efi::{self, Variable};
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::finding::{Finding, stops};
 use balena_migrate::handover::{Format, Handover, ImagePartition, Place, TableIdentity};
-use balena_migrate::host::{Below, CustomCfg, FileSystem, Host, Mapping, MappingTarget};
+use balena_migrate::host::uefi::{Access, GrubStub, Loader, Uefi};
+use balena_migrate::host::{Below, CustomCfg, FileSystem, Host, Mapping, MappingTarget, Mount};
 use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
 use balena_migrate::network::Keyfile;
@@ -87,6 +91,7 @@ fn scan() -> Scan {
         partitions_end: 180 << 20,
         data_space: None,
         partition_names: Vec::new(),
+        boot_code: true,
         boot: BootFiles {
             names: vec!["balena-image".into()],
             os_release: os_release
@@ -98,6 +103,7 @@ fn scan() -> Scan {
                 ..DeviceType::default()
             }),
             free: 10 << 20,
+            efi_loaders: vec!["BOOTX64.EFI".into()],
             fingerprint: false,
         },
     }
@@ -182,6 +188,18 @@ fn written(plan: &Plan, path: &str) -> Option<String> {
     })
 }
 
+/// What a variable of the firmware would be, in words.
+fn variable_text(name: &str, variable: &Variable) -> String {
+    if let Some(option) = LoadOption::parse(&variable.value) {
+        let arguments = arguments(&option.data);
+        return format!("{:?}\n{arguments}", (option.description, option.path));
+    }
+    match name.starts_with("Loader") {
+        true => efi::text(&variable.value),
+        false => format!("{:04X?}", efi::numbers(&variable.value)),
+    }
+}
+
 /// The plan as people see it, the hand-over, and every text that the boot loader will read.
 fn everything(plan: &Plan) -> String {
     let mut all = text::plan(plan);
@@ -194,6 +212,10 @@ fn everything(plan: &Plan) -> String {
                 "--- {path}\n{}\n",
                 content.trim_end_matches('#').trim_end()
             ));
+        }
+        if let Step::WriteVariable { name, variable, .. } = step {
+            let text = variable_text(name, variable);
+            all.push_str(&format!("--- variable {name}\n{text}\n"));
         }
     }
     all
@@ -237,6 +259,203 @@ fn the_plan_with_a_separate_boot() {
     let mut case = case("debian-12-bios");
     case.with_boot("ext2", Some("b007b007-0000-4000-8000-000000000001"));
     is_golden("debian-12-separate-boot", &everything(&case.plan()));
+}
+
+/// GRUB that can't start an entry just once: the firmware does.
+#[test]
+fn the_plan_by_boot_next() {
+    let mut case = case("debian-12-uefi");
+    case.grub().honours_next_entry = false;
+    let plan = case.plan();
+    assert_eq!(plan.variable.as_deref(), Some(efi::boot_next().as_str()));
+    is_golden("debian-12-uefi-boot-next", &everything(&plan));
+}
+
+/// What is wrong with a UEFI machine whose GRUB can't be armed, and the codes that it must cause.
+#[test]
+fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
+    let rows: &[Row] = &[
+        ("nothing", |_| (), &[]),
+        (
+            "read-only variables",
+            |c| c.uefi().variables = Access::ReadOnly,
+            &["efi-variables"],
+        ),
+        (
+            "variables that are not mounted",
+            |c| c.uefi().variables = Access::NotMounted,
+            &["efi-variables"],
+        ),
+        ("no ESP", |c| c.uefi().esp = None, &["esp"]),
+        (
+            "ESP not mounted",
+            |c| c.host.mounts.retain(|mount| mount.point != "/boot/efi"),
+            &["esp-mount"],
+        ),
+        (
+            "a folder of the ESP is mounted",
+            |c| c.mounted("/boot/efi").subtree = "/EFI".into(),
+            &["esp-mount"],
+        ),
+        (
+            "a full ESP",
+            |c| c.mounted("/boot/efi").free = 12 << 20,
+            &["boot-room"],
+        ),
+        (
+            "room for the initramfs alone",
+            |c| c.mounted("/boot/efi").free = 17 << 20,
+            &["boot-room"],
+        ),
+        (
+            "room for both",
+            |c| c.mounted("/boot/efi").free = 18 << 20,
+            &[],
+        ),
+        (
+            "a read-only ESP",
+            |c| c.mounted("/boot/efi").read_only = true,
+            &["boot-read-only"],
+        ),
+        (
+            "a kernel without a stub",
+            |c| c.host.kernel.efi_stub = None,
+            &["efi-kernel"],
+        ),
+        (
+            "firmware of 32 bits",
+            |c| {
+                c.uefi().bits = Some(32);
+                c.scan().boot.efi_loaders = vec!["BOOTIA32.EFI".into()];
+            },
+            &["efi-kernel"],
+        ),
+        (
+            "a kernel that takes no initramfs",
+            |c| c.host.kernel.efi_initrd = Some(false),
+            &["efi-kernel"],
+        ),
+        (
+            "facts of an older version",
+            |c| c.host.firmware.uefi = None,
+            &["efi-variables"],
+        ),
+    ];
+    for (name, change, expected) in rows {
+        let mut case = case("debian-12-uefi");
+        case.grub().honours_next_entry = false;
+        change(&mut case);
+        let findings = case.findings();
+        let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, *expected, "{name}");
+        if let Some(finding) = findings.iter().find(|found| found.code.starts_with("efi")) {
+            let why = "/boot/grub/grub.cfg does not look at next_entry";
+            assert!(finding.what.starts_with(why), "{}", finding.what);
+        }
+    }
+}
+
+/// On UEFI machines GRUB's files do not mean that it is GRUB that starts.
+#[test]
+fn grub_is_armed_only_where_it_has_started_the_system() {
+    type Change = fn(&mut Case);
+    let rows: [(Change, &str); 6] = [
+        (|_| (), "GRUB"),
+        (|c| c.host.firmware.uefi = None, "GRUB"),
+        (
+            |c| {
+                c.uefi().loader = Some(Loader {
+                    info: "GRUB 2.12".into(),
+                    one_shot: false,
+                    partition: None,
+                });
+            },
+            "GRUB",
+        ),
+        (
+            |c| {
+                c.uefi().loader = Some(Loader {
+                    info: "systemd-boot 252".into(),
+                    one_shot: true,
+                    partition: None,
+                });
+            },
+            "systemd-boot",
+        ),
+        (
+            |c| {
+                c.uefi().grub_stub = Some(GrubStub {
+                    path: "/boot/efi/EFI/debian/grub.cfg".into(),
+                    fs_uuid: Some("another".into()),
+                });
+            },
+            "BootNext",
+        ),
+        (
+            |c| c.host.kernel.cmdline = "root=UUID=1 ro".into(),
+            "BootNext",
+        ),
+    ];
+    for (number, (change, expected)) in rows.into_iter().enumerate() {
+        let mut case = case("debian-12-uefi");
+        change(&mut case);
+        let Ok(choice) = boot::of(&case.host) else {
+            panic!("row {number}");
+        };
+        assert_eq!(choice.loader.name(), expected, "row {number}");
+        assert_eq!(choice.why.is_some(), expected != "GRUB", "row {number}");
+    }
+}
+
+#[test]
+fn an_old_systemd_boot_leaves_it_to_the_firmware() {
+    for (info, one_shot, expected) in [
+        ("systemd-boot 252.39-1~deb12u1", true, "systemd-boot"),
+        ("systemd-boot 252.39-1~deb12u1", false, "BootNext"),
+        ("systemd-boot 241", true, "BootNext"),
+    ] {
+        let mut case = case("debian-12-systemd-boot");
+        let loader = case.uefi().loader.as_mut().unwrap();
+        (loader.info, loader.one_shot) = (info.into(), one_shot);
+        let Ok(choice) = boot::of(&case.host) else {
+            panic!("{info}");
+        };
+        assert_eq!(choice.loader.name(), expected, "{info}");
+    }
+}
+
+/// Without setting up our entry, what would start it is still put on the disk.
+#[test]
+fn no_setup_leaves_the_firmware_alone() {
+    let mut case = case("debian-12-systemd-boot");
+    case.set("NO_SETUP=TRUE\n");
+    let plan = case.plan();
+    assert_eq!(handover(&plan).efi.as_ref().unwrap().remove, [""; 0]);
+    let touches = |step: &Step| matches!(step, Step::WriteVariable { .. } | Step::WriteFile { .. });
+    assert!(!plan.work.steps.iter().any(touches));
+}
+
+#[test]
+fn an_entry_of_ours_that_an_earlier_run_has_lost_is_used_again() {
+    let mut case = case("debian-12-uefi");
+    case.grub().honours_next_entry = false;
+    let entry_of = |case: &Case| {
+        let plan = case.plan();
+        let mut names = plan.work.steps.iter().filter_map(|step| match step {
+            Step::WriteVariable { name, .. } => efi::entry_number(name),
+            _ => None,
+        });
+        names.next().unwrap()
+    };
+    assert_eq!(entry_of(&case), 2);
+    let mut lost = case.uefi().entries[0].clone();
+    (lost.number, lost.description) = (9, efi::OUR_ENTRY.into());
+    case.uefi().entries.push(lost);
+    assert_eq!(entry_of(&case), 9);
+    case.uefi().entries.pop();
+    // A number in the order without an entry is taken too: the firmware would start ours by it.
+    case.uefi().boot_order.push(2);
+    assert_eq!(entry_of(&case), 3);
 }
 
 #[test]
@@ -434,14 +653,18 @@ fn no_setup_leaves_the_boot_configuration_alone() {
     assert!(!plan.work.armed);
     assert!(handover(&plan).restore.is_empty());
     let touched = plan.work.steps.iter().any(|step| match step {
-        Step::WriteFile { .. } | Step::RunTool { .. } | Step::RunAtUndo { .. } => true,
+        Step::WriteFile { .. }
+        | Step::WriteVariable { .. }
+        | Step::RunTool { .. }
+        | Step::RunAtUndo { .. } => true,
         Step::MakeFolder { .. }
         | Step::Backup { .. }
         | Step::Archive { .. }
         | Step::Keep(_)
         | Step::BuildCore(_)
         | Step::SealHandover { .. }
-        | Step::BuildInitramfs { .. } => false,
+        | Step::BuildInitramfs { .. }
+        | Step::CopyFile { .. } => false,
     });
     assert!(!touched);
 }
@@ -1039,11 +1262,55 @@ const WRONG: &[Row] = &[
         },
         &["payload-place"],
     ),
-    ("UEFI", |c| c.host.firmware.efi = true, &["boot-loader"]),
+    ("UEFI", |c| c.host.firmware.efi = true, &[]),
     (
         "Secure Boot",
         |c| c.host.firmware.secure_boot = Some(true),
         &["secure-boot"],
+    ),
+    (
+        "Secure Boot without keys",
+        |c| {
+            c.host.firmware.efi = true;
+            c.host.firmware.secure_boot = Some(true);
+            c.host.firmware.uefi = Some(Uefi {
+                setup_mode: Some(true),
+                ..Uefi::default()
+            });
+        },
+        &[],
+    ),
+    (
+        "image without a program for UEFI",
+        |c| {
+            c.host.firmware.efi = true;
+            c.scan().boot.efi_loaders = vec!["BOOTIA32.EFI".into()];
+        },
+        &["image-efi"],
+    ),
+    (
+        "image for UEFI alone, on firmware of 32 bits",
+        |c| {
+            c.host.firmware.efi = true;
+            c.host.firmware.uefi = Some(Uefi {
+                bits: Some(32),
+                ..Uefi::default()
+            });
+        },
+        &["image-efi"],
+    ),
+    (
+        "image without code for a BIOS",
+        |c| c.scan().boot_code = false,
+        &["image-bios"],
+    ),
+    (
+        "image without code for a BIOS on a UEFI machine",
+        |c| {
+            c.host.firmware.efi = true;
+            c.scan().boot_code = false;
+        },
+        &[],
     ),
     ("no GRUB", |c| c.host.grub = None, &["boot-loader"]),
     (
@@ -1225,6 +1492,15 @@ impl Case {
 
     fn grub(&mut self) -> &mut balena_migrate::host::Grub {
         self.host.grub.as_mut().unwrap()
+    }
+
+    fn uefi(&mut self) -> &mut Uefi {
+        self.host.firmware.uefi.as_mut().unwrap()
+    }
+
+    fn mounted(&mut self, point: &str) -> &mut Mount {
+        let mut mounts = self.host.mounts.iter_mut();
+        mounts.find(|mount| mount.point == point).unwrap()
     }
 
     /// Adds settings to the configuration.

@@ -5,12 +5,15 @@
 //! btrfs or any other place where its blocks aren't plain.
 
 use super::grub_entry::{self, BEGIN_MARK, ENTRY_ID, MENU_SECONDS};
-use super::{Armament, BootLoader, Entry, INITRAMFS, OldBootFile, grubenv};
+use super::{Armament, BootLoader, Entry, Files, OldBootFile, grubenv};
 use crate::finding::Finding;
 use crate::host::{self, Host};
 use crate::secret::Secret;
 use crate::step::{Expect, Step, Writers};
 use crate::sys::Sys;
+
+/// The initramfs. Not named `initrd.img-*`, so that no tool of the distribution takes it for its own.
+pub const INITRAMFS: &str = "/boot/balena-migrate.img";
 
 /// Our script where grub.cfg does not source custom.cfg.
 const SCRIPT: &str = "/etc/grub.d/42_balena_migrate";
@@ -51,6 +54,13 @@ impl BootLoader for Grub {
         findings
     }
 
+    fn files(&self, _host: &Host) -> Files {
+        Files {
+            initramfs: INITRAMFS.to_owned(),
+            kernel: None,
+        }
+    }
+
     fn arm(&self, host: &Host, entry: &Entry) -> Armament {
         let grub = host.grub.as_ref().expect("checked: there is GRUB");
         let text = grub_entry::text(host, entry);
@@ -77,7 +87,9 @@ impl BootLoader for Grub {
         Armament {
             steps,
             old_files,
+            variables: Vec::new(),
             grubenv: Some(path),
+            pending: None,
             summary: summary(grub),
         }
     }

@@ -1,12 +1,14 @@
 //! Checks of what will start stage 2.
 
 use super::Subject;
-use crate::boot::{self, INITRAMFS};
+use crate::boot;
 use crate::finding::Finding;
 
 /// The new system's boot loader is not signed for Secure Boot.
 pub fn secure_boot(subject: &Subject) -> Vec<Finding> {
-    if subject.host.firmware.secure_boot != Some(true) {
+    let firmware = &subject.host.firmware;
+    let setup_mode = firmware.uefi.as_ref().and_then(|uefi| uefi.setup_mode);
+    if firmware.secure_boot != Some(true) || setup_mode == Some(true) {
         return Vec::new();
     }
     vec![Finding::error(
@@ -19,8 +21,8 @@ pub fn secure_boot(subject: &Subject) -> Vec<Finding> {
 /// A boot loader that can start an entry once.
 pub fn loader(subject: &Subject) -> Vec<Finding> {
     match boot::of(subject.host) {
-        Ok(loader) => loader.check(subject.host),
-        Err(finding) => vec![finding],
+        Ok(choice) => choice.loader.check(subject.host),
+        Err(findings) => findings,
     }
 }
 
@@ -40,12 +42,26 @@ pub fn kernel(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-/// Room for the initramfs, and for the journal.
+/// Room for the initramfs, and for the kernel where the boot loader needs a copy.
 pub fn room(subject: &Subject) -> Vec<Finding> {
     /// Left free beside it: file systems that are full to the last block break other things.
     const MARGIN: u64 = 4 << 20;
-    let need = subject.material.initramfs_bytes + MARGIN;
-    let Some(mount) = subject.host.mount_of(INITRAMFS) else {
+    /// What a kernel has that was not measured.
+    const KERNEL: u64 = 24 << 20;
+    let host = subject.host;
+    let files = match boot::of(host) {
+        Ok(choice) => choice.loader.files(host),
+        Err(_) => boot::Files {
+            initramfs: "/boot".to_owned(),
+            kernel: None,
+        },
+    };
+    let kernel = match files.kernel {
+        Some(_) => host.kernel.image_bytes.unwrap_or(KERNEL),
+        None => 0,
+    };
+    let need = subject.material.initramfs_bytes + kernel + MARGIN;
+    let Some(mount) = host.mount_of(&files.initramfs) else {
         return Vec::new();
     };
     let mut findings = Vec::new();
@@ -60,9 +76,13 @@ pub fn room(subject: &Subject) -> Vec<Finding> {
         findings.push(Finding::error(
             "boot-room",
             format!(
-                "{} has {} KiB free, the initramfs needs {} KiB",
+                "{} has {} KiB free, {} {} KiB",
                 mount.point,
                 mount.free >> 10,
+                match files.kernel {
+                    Some(_) => "kernel and initramfs need",
+                    None => "the initramfs needs",
+                },
                 need.div_ceil(1024)
             ),
             "remove old kernels or other files from it",

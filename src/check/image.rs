@@ -3,6 +3,7 @@
 use super::Subject;
 use crate::backup::{self, Origin};
 use crate::device;
+use crate::efi;
 use crate::finding::Finding;
 use crate::growth::{DataPlace, TooLarge};
 use crate::payload::scan::Scan;
@@ -41,7 +42,41 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
     findings.extend(labels(path, scan));
     findings.extend(fits(subject, path, scan));
     findings.extend(sector_size(subject, path));
+    findings.extend(firmware(subject, path, scan));
     findings
+}
+
+/// The firmware of this machine finds something to start on the image.
+fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
+    let firmware = &subject.host.firmware;
+    if !firmware.efi {
+        return (!scan.boot_code).then(|| {
+            Finding::error(
+                "image-bios",
+                format!("{path} has no boot code, and this machine was started by a BIOS"),
+                "use an image that boots by a BIOS, or start this machine by UEFI",
+            )
+        });
+    }
+    let bits = firmware
+        .uefi
+        .as_ref()
+        .and_then(|uefi| uefi.bits)
+        .unwrap_or(64);
+    let wanted = efi::removable_loader(bits);
+    let has = |name: &&str| scan.boot.efi_loaders.iter().any(|known| known == name);
+    // Without its boot partition there is more to say.
+    let is_known = scan.partition("resin-boot").is_some();
+    (is_known && !has(&wanted)).then(|| {
+        Finding::error(
+            "image-efi",
+            format!(
+                "{path} has no EFI/BOOT/{wanted} on resin-boot, which the {bits}-bit UEFI firmware \
+                 of this machine would start"
+            ),
+            "use an image that boots by UEFI, or start this machine by its BIOS",
+        )
+    })
 }
 
 fn labels(path: &str, scan: &Scan) -> Option<Finding> {

@@ -1,7 +1,8 @@
 //! What became of the boot that was to start stage 2, where stage 2 has left no report: told from what the
 //! boot loader did to its own files. Called by [`super::status`] once the machine was booted again.
 
-use crate::boot::{INITRAMFS, grub, grub_entry, grubenv};
+use crate::boot::grub::INITRAMFS;
+use crate::boot::{grub, grub_entry, grubenv};
 use crate::sys::Sys;
 
 /// What GRUB's files say.
@@ -60,6 +61,29 @@ pub(super) fn without_report(sys: &Sys, grubenv: &str) -> String {
     )
 }
 
+/// The same where a variable of the firmware told what to start: whoever starts that removes it first.
+pub(super) fn by_variable(sys: &Sys, name: &str) -> String {
+    let short = name.split('-').next().unwrap_or(name);
+    let said = match sys.read_efi(name) {
+        Err(error) => format!("{error}, which would tell whether stage 2 was started.\n"),
+        Ok(Some(_)) => format!(
+            "The variable {short} of the firmware is still there: stage 2 was not started.\n\
+             - Was the machine restarted without its firmware (kexec)?\n\
+             - Does the firmware heed {short}? Some have to be told so in their set-up.\n\
+             The next boot may still start stage 2.\n"
+        ),
+        Ok(None) => format!(
+            "The variable {short} was taken, and stage 2 left no report:\n\
+             - The kernel or the initramfs could not be loaded: the console tells.\n\
+             - Stage 2 did not find the disk: with LOG_DRIVE its log is on another one.\n\
+             - Power was lost, or the firmware has forgotten its variables.\n"
+        ),
+    };
+    format!(
+        "A migration was armed, the machine was booted since, and this is the old system, whole.\n{said}"
+    )
+}
+
 fn traces(sys: &Sys, grubenv: &str) -> Traces {
     let Ok(block) = sys.read_text(grubenv) else {
         return Traces::Unknown;
@@ -97,6 +121,8 @@ fn loading(sys: &Sys) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::efi::{self, Variable};
+    use crate::sys::efivars;
 
     const GRUBENV: &str = "/boot/grub/grubenv";
 
@@ -184,6 +210,28 @@ mod tests {
              - The file system of / was not found or is full: with LOG_DRIVE the log is on another \
              one.\n"
         );
+    }
+
+    #[test]
+    fn a_variable_that_was_taken_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join(&efivars::DIR[1..])).unwrap();
+        let sys = Sys::new(root.path());
+        let taken = by_variable(&sys, &efi::boot_next());
+        assert!(
+            taken.contains("\nThe variable BootNext was taken, and"),
+            "{taken}"
+        );
+        let value = Variable::persistent(efi::numbers_value(&[2]));
+        sys.write_efi(&efi::boot_next(), &value).unwrap();
+        let left = by_variable(&sys, &efi::boot_next());
+        assert!(
+            left.contains(
+                "\nThe variable BootNext of the firmware is still there: stage 2 was not started"
+            ),
+            "{left}"
+        );
+        assert!(left.ends_with("The next boot may still start stage 2.\n"));
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<Applied, Failure> {
         boot_id: status::boot_id(sys)?,
         grubenv: plan.grubenv.clone(),
         report: plan.report.clone(),
+        variable: plan.variable.clone(),
     };
     let steps = plan.work.steps.len();
     let applied = engine::apply(sys, &changing, &plan.work, begin, &mut |number, what| {

@@ -77,9 +77,10 @@ fn after_reboot(sys: &Sys, begin: &Begin) -> Result<String, Failure> {
             text.push_str(&disk_errors(&sys.read(&log).unwrap_or_default()));
             text
         }
-        None => match &begin.grubenv {
-            Some(grubenv) => one_shot::without_report(sys, grubenv),
-            None => "A migration was armed, and stage 2 left no report: it could not reach this file \
+        None => match (&begin.grubenv, &begin.variable) {
+            (Some(grubenv), _) => one_shot::without_report(sys, grubenv),
+            (None, Some(variable)) => one_shot::by_variable(sys, variable),
+            (None, None) => "A migration was armed, and stage 2 left no report: it could not reach this file \
                      system, or was never started.\nLook at the console or at LOG_DRIVE. The old system \
                      is whole.\n"
                 .to_owned(),
@@ -189,6 +190,7 @@ mod tests {
             boot_id: "boot-1".to_owned(),
             grubenv: None,
             report: DIR.to_owned(),
+            variable: None,
         }
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::journal::DIR;
 use super::{core, keep};
 use crate::backup::{self, Volume, aside};
+use crate::efi::{self, Variable};
 use crate::handover::{self, Handover, Place, StoredFile, Target};
 use crate::initramfs;
 use crate::payload::digest::sha256_hex;
@@ -50,6 +51,23 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
         }
         Step::MakeFolder { path } => new_folder(sys, path),
         Step::Keep(keep) => new_folder(sys, &keep.folder),
+        Step::CopyFile { to, .. } => save(sys, number, to, None),
+        Step::WriteVariable {
+            name,
+            variable,
+            must_be_free,
+        } => {
+            let old = sys.read_efi(name)?;
+            let is_other = |old: &Variable| !efi::is_still(old, variable);
+            if *must_be_free && old.as_ref().is_some_and(is_other) {
+                bail!("the EFI variable {name} was made since the plan was made; run again");
+            }
+            Ok(Undo::Variable {
+                name: name.clone(),
+                old: old.map(|old| old.hex()),
+                ours: variable.hex(),
+            })
+        }
         // What it makes is in the folder of the kept files.
         Step::BuildCore(_) | Step::RunTool { .. } => Ok(Undo::Nothing),
         Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
@@ -153,6 +171,10 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             .make_dir(path, 0o700)
             .with_context(|| format!("making {path}")),
         Step::BuildCore(wanted) => core::build(sys, wanted),
+        Step::CopyFile { from, to } => sys
+            .copy(from, to, 0o600)
+            .with_context(|| format!("copying {from} to {to}")),
+        Step::WriteVariable { name, variable, .. } => Ok(sys.write_efi(name, variable)?),
         Step::RunTool { argv } => run(sys, argv, None),
         Step::RunAtUndo { .. } => Ok(()),
     }

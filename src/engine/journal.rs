@@ -60,6 +60,9 @@ pub struct Begin {
     pub grubenv: Option<String>,
     /// Folder in which stage 2 leaves its report.
     pub report: String,
+    /// The EFI variable, when it is armed there: it is gone once the one-shot was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
 }
 
 /// A journal as it was read.

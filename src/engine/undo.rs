@@ -4,11 +4,12 @@ use anyhow::{Context, Result, bail};
 
 use super::act::run;
 use super::journal::{DIR, Journal, JournalWriter, PATH, Record};
+use crate::efi::{self, Variable};
 use crate::payload::digest::sha256_hex;
 use crate::report;
 use crate::step::Undo;
-use crate::sys::Sys;
 use crate::sys::files::temporary_name;
+use crate::sys::{Sys, efivars};
 
 /// What an undo did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -134,9 +135,34 @@ fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
             Ok(())
         }
         Undo::RemoveFolder { path } => remove_folder(sys, path),
+        Undo::Variable { name, old, ours } => restore_variable(sys, name, old.as_deref(), ours),
         Undo::Nothing => Ok(()),
         Undo::Run { argv } => run(sys, argv, None),
     }
+}
+
+/// Puts a variable back that is still as a step has left it.
+fn restore_variable(sys: &Sys, name: &str, old: Option<&str>, ours: &str) -> Result<()> {
+    if sys.efi_variables().is_empty() {
+        bail!(
+            "the EFI variable {name} can't be looked at; mount -t efivarfs efivarfs {}",
+            efivars::DIR
+        );
+    }
+    let read = |digits: &str| {
+        Variable::from_hex(digits).with_context(|| format!("the journal's {name} is damaged"))
+    };
+    let Some(now) = sys.read_efi(name)? else {
+        return Ok(());
+    };
+    if !efi::is_still(&now, &read(ours)?) {
+        return Ok(());
+    }
+    match old {
+        Some(old) => sys.write_efi(name, &read(old)?)?,
+        None => sys.remove_efi(name)?,
+    }
+    Ok(())
 }
 
 /// Removes a folder of ours, which may not be there, and all that is in it. Links are not followed.

@@ -34,7 +34,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         executable_arch: std::env::consts::ARCH.to_owned(),
         os: os_release(sys),
         kernel: kernel::collect(sys, &mounts)?,
-        firmware: firmware::collect(sys),
+        firmware: firmware::collect(sys, &disks, &mounts),
         memory: meminfo::parse(&text)?,
         disks,
         mounts,

@@ -24,13 +24,20 @@ pub(super) fn collect(sys: &Sys, mounts: &[Mount]) -> anyhow::Result<Kernel> {
     let image = candidates(&cmdline, &release, mounts)
         .into_iter()
         .find(|path| is_kernel(sys, path, &release));
-    let initramfs_formats = build_config(sys, &release).map(|config| formats(&config));
+    let config = build_config(sys, &release);
+    let initramfs_formats = config.as_deref().map(formats);
+    let head = image.as_deref().and_then(|path| head_of(sys, path));
     Ok(Kernel {
         release,
         cmdline,
-        image,
         initramfs_formats,
         page_bytes: sys.page_bytes().context("asking for the page size")?,
+        image_bytes: image
+            .as_deref()
+            .and_then(|path| Some(sys.meta(path).ok()?.bytes)),
+        efi_stub: head.as_deref().and_then(efi_stub),
+        efi_initrd: config.as_deref().and_then(efi_initrd),
+        image,
     })
 }
 
@@ -72,14 +79,40 @@ fn is_kernel(sys: &Sys, path: &str, release: &str) -> bool {
     if !sys.meta(path).is_ok_and(|meta| meta.is_file) {
         return false;
     }
-    let mut head = Vec::new();
-    let read = sys
-        .open(path)
-        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-    match read.ok().and_then(|_| x86_version(&head)) {
+    match head_of(sys, path).and_then(|head| x86_version(&head)) {
         Some(version) => version == release,
         None => path.ends_with(release),
     }
+}
+
+/// The first bytes of an image.
+fn head_of(sys: &Sys, path: &str) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    let file = sys.open(path).ok()?;
+    file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+/// The bits of the firmware that starts this image as a program of its own: an image with an EFI stub
+/// is a PE file too (PE Format, "COFF File Header").
+fn efi_stub(head: &[u8]) -> Option<u32> {
+    let at = u32::from_le_bytes(head.get(0x3c..0x40)?.try_into().ok()?) as usize;
+    let machine = head.get(at..at.checked_add(6)?)?.strip_prefix(b"PE\0\0")?;
+    match (head.starts_with(b"MZ"), machine) {
+        (true, [0x64, 0x86]) => Some(64),
+        (true, [0x4c, 0x01]) => Some(32),
+        _ => None,
+    }
+}
+
+/// Whether a kernel of that configuration takes `initrd=` from the firmware; kernels before 5.8 had
+/// no such choice.
+fn efi_initrd(config: &str) -> Option<bool> {
+    const OPTION: &str = "CONFIG_EFI_GENERIC_STUB_INITRD_CMDLINE_LOADER";
+    config.lines().find_map(|line| {
+        let rest = line.strip_prefix("# ").unwrap_or(line);
+        Some(rest.strip_prefix(OPTION)?.starts_with("=y"))
+    })
 }
 
 /// The release in the setup header of an x86 kernel (The Linux/x86 Boot Protocol, `kernel_version`).

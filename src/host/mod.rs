@@ -16,11 +16,13 @@ mod mounts;
 pub mod network;
 mod os;
 mod reach;
+pub mod uefi;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use self::uefi::Uefi;
 use crate::handover::TableIdentity;
 use crate::meminfo::Memory;
 
@@ -91,6 +93,15 @@ pub struct Kernel {
     pub initramfs_formats: Option<Vec<String>>,
     /// Page size in bytes.
     pub page_bytes: u64,
+    /// Size of the kernel's file in bytes. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_bytes: Option<u64>,
+    /// The firmware can start it by itself, if it has so many bits (32 or 64).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efi_stub: Option<u32>,
+    /// Started so, it takes an initramfs by `initrd=`; `None` when the configuration does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efi_initrd: Option<bool>,
 }
 
 /// What started the kernel.
@@ -98,8 +109,11 @@ pub struct Kernel {
 pub struct Firmware {
     /// /sys/firmware/efi is there.
     pub efi: bool,
-    /// Byte 5 of the SecureBoot variable; `None` when there is no such variable.
+    /// The value of the variable SecureBoot; `None` when there is no such variable.
     pub secure_boot: Option<bool>,
+    /// More of UEFI firmware. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi: Option<Uefi>,
     /// /proc/device-tree/model.
     pub device_tree_model: Option<String>,
 }

@@ -19,6 +19,15 @@ pub(super) fn collect(sys: &Sys, known: &[Disk]) -> anyhow::Result<Vec<Mount>> {
         .collect())
 }
 
+/// Whether what is mounted at `point` can be written to; `None` when nothing is.
+pub(super) fn is_writable(sys: &Sys, point: &str) -> Option<bool> {
+    let bytes = sys.read("/proc/self/mountinfo").ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut entries = text.lines().filter_map(parse);
+    let entry = entries.rfind(|entry| entry.point == point)?;
+    Some(!entry.read_only)
+}
+
 /// A line of mountinfo.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {

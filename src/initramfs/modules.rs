@@ -28,6 +28,9 @@ pub const OPTIONAL: [&str; 7] = [
     "crc16",
 ];
 
+/// What shows the variables of UEFI firmware, if it is not built in.
+pub const EFI_VARIABLES: &str = "efivarfs";
+
 /// A module to put into the initramfs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleFile {

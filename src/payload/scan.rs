@@ -12,7 +12,7 @@ use super::digest::{Sha256Writer, hex};
 use super::table::{Found, HEAD_BYTES, SECTOR, Slot, TableError, TableParser};
 use crate::ext_space::ExtSpace;
 use crate::fingerprint;
-use crate::handover::{Format, ImagePartition, TableIdentity};
+use crate::handover::{BOOT_CODE_BYTES, Format, ImagePartition, TableIdentity};
 use crate::os_release;
 use crate::superblock::{self, Superblock};
 
@@ -43,6 +43,8 @@ pub struct Scan {
     pub data_space: Option<ExtSpace>,
     /// Names of the partitions in a GPT; an MBR has none.
     pub partition_names: Vec<String>,
+    /// The first sector has code for a BIOS.
+    pub boot_code: bool,
     /// What the boot partition says.
     pub boot: BootFiles,
 }
@@ -58,6 +60,8 @@ pub struct BootFiles {
     pub device_type: Option<DeviceType>,
     /// Bytes that are free on it.
     pub free: u64,
+    /// Programs in EFI/BOOT, which UEFI firmware starts by their names, in upper case.
+    pub efi_loaders: Vec<String>,
     /// It has a fingerprint, which is true of every file that it names.
     pub fingerprint: bool,
 }
@@ -180,6 +184,7 @@ pub fn scan(
         partitions_end: seen.partitions_end,
         data_space: seen.data_space,
         partition_names: seen.names,
+        boot_code: seen.boot_code,
         boot: seen.boot,
     })
 }
@@ -191,6 +196,7 @@ struct Seen {
     partitions_end: u64,
     data_space: Option<ExtSpace>,
     names: Vec<String>,
+    boot_code: bool,
     boot: BootFiles,
 }
 
@@ -447,6 +453,11 @@ impl Watcher {
             partitions_end: ends.max().unwrap_or(0),
             data_space: self.data_space,
             names: self.names,
+            boot_code: self
+                .head
+                .iter()
+                .take(BOOT_CODE_BYTES)
+                .any(|byte| *byte != 0),
             boot,
         })
     }
@@ -478,12 +489,24 @@ fn read_boot_files(mut copy: File) -> io::Result<BootFiles> {
         free: u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()),
         os_release: os_release.unwrap_or_default(),
         device_type,
+        efi_loaders: efi_loaders(&root),
         fingerprint: match text(fingerprint::FILE)? {
             Some(text) => is_true(&root, &text),
             None => false,
         },
         names: names.clone(),
     })
+}
+
+/// Names in EFI/BOOT.
+fn efi_loaders(root: &fatfs::Dir<File>) -> Vec<String> {
+    let Ok(folder) = root.open_dir("EFI/BOOT") else {
+        return Vec::new();
+    };
+    let files = folder.iter().flatten().filter(|entry| entry.is_file());
+    files
+        .map(|entry| entry.file_name().to_uppercase())
+        .collect()
 }
 
 /// Whether the files below `root` are those that a fingerprint names. The image may have been

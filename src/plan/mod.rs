@@ -7,7 +7,7 @@ pub mod text;
 
 use self::summary::{DiskSummary, Grows, GrubFiles, ImageSummary, NewFile, Summary};
 use crate::backup::{self, Origin};
-use crate::boot::{self, Armament, BootLoader, Entry, INITRAMFS};
+use crate::boot::{self, Armament, BootLoader, Entry, Files};
 use crate::check::memory::Need;
 use crate::check::place::{Choice, choose, ground};
 use crate::check::{Subject, resume};
@@ -43,6 +43,8 @@ pub struct Plan {
     pub grubenv: Option<String>,
     /// Folder in which stage 2 leaves its report.
     pub report: String,
+    /// The EFI variable, when it is armed there.
+    pub variable: Option<String>,
 }
 
 /// The steps of a plan.
@@ -75,8 +77,11 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         point => format!("{point}/{REPORT_DIR}"),
     };
     let disk = host.root_disk().expect("checked: the disk");
-    let loader = boot::of(host).expect("checked: the boot loader");
-    let armament = (!*config.no_setup).then(|| arm(config, host, loader.as_ref()));
+    let Ok(boot) = boot::of(host) else {
+        panic!("checked: the boot loader");
+    };
+    let place = boot.loader.files(host);
+    let armament = (!*config.no_setup).then(|| arm(config, host, boot.loader.as_ref(), &place));
     let new = new_files(subject);
     let choice = choose(subject)
         .expect("checked: the image")
@@ -109,6 +114,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             true => Firmware::Efi,
             false => Firmware::Bios,
         },
+        efi: host
+            .firmware
+            .efi
+            .then(|| efi(host, disk, armament.as_ref())),
         log_drive: log_drive(subject),
         memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
         resume: None,
@@ -134,7 +143,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             keep: keep.clone().expect("a core is kept"),
             tools: means.tools.clone(),
             arguments: stage2_arguments(config, host),
-            initramfs: INITRAMFS.to_owned(),
+            initramfs: place.initramfs.clone(),
             run_id: run_id.to_owned(),
         })
     });
@@ -165,7 +174,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             })
             .collect(),
         boot: match &armament {
-            Some(armament) => armament.summary.clone(),
+            Some(armament) => match &boot.why {
+                Some(why) => format!("{}, since {why}", armament.summary),
+                None => armament.summary.clone(),
+            },
             None => "left as it is (NO_SETUP)".to_owned(),
         },
         log_drive: config.log_drive.value.as_ref().map(|drive| drive.0.clone()),
@@ -193,8 +205,9 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         kept,
         core: core.clone(),
     });
+    steps.extend(copy_kernel(host, &place));
     steps.push(Step::BuildInitramfs {
-        path: INITRAMFS.to_owned(),
+        path: place.initramfs,
         recipe: Box::new(Recipe {
             executable: EXECUTABLE.to_owned(),
             modules: material.modules.clone(),
@@ -207,19 +220,55 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let grubenv = armament
         .as_ref()
         .and_then(|armament| armament.grubenv.clone());
+    let variable = armament
+        .as_ref()
+        .and_then(|armament| armament.pending.clone());
     steps.extend(armament.into_iter().flat_map(|armament| armament.steps));
     Plan {
         summary,
         work: Steps { steps, armed },
         grubenv,
         report,
+        variable,
     }
 }
 
-fn arm(config: &Config, host: &Host, loader: &dyn BootLoader) -> Armament {
+/// Puts a copy of the kernel where the boot loader can read it.
+fn copy_kernel(host: &Host, place: &Files) -> Vec<Step> {
+    let Some(to) = &place.kernel else {
+        return Vec::new();
+    };
+    let (folder, _) = to.rsplit_once('/').expect("an absolute path");
+    vec![
+        Step::MakeFolder {
+            path: folder.to_owned(),
+        },
+        Step::CopyFile {
+            from: host.kernel.image.clone().expect("checked: the kernel"),
+            to: to.clone(),
+        },
+    ]
+}
+
+/// What stage 2 does to the variables of the firmware.
+fn efi(host: &Host, disk: &Disk, armament: Option<&Armament>) -> handover::Efi {
+    let uefi = host.firmware.uefi.as_ref();
+    let known = uefi.map(|uefi| &uefi.partitions);
+    let old_partitions = disk
+        .partitions
+        .iter()
+        .filter_map(|part| known?.get(&part.name).cloned());
+    handover::Efi {
+        remove: armament.map_or_else(Vec::new, |armament| armament.variables.clone()),
+        old_partitions: old_partitions.collect(),
+    }
+}
+
+fn arm(config: &Config, host: &Host, loader: &dyn BootLoader, place: &Files) -> Armament {
+    let image = host.kernel.image.as_ref().expect("checked: the kernel");
     let entry = Entry {
-        kernel: host.kernel.image.clone().expect("checked: the kernel"),
-        initramfs: INITRAMFS.to_owned(),
+        kernel: place.kernel.as_ref().unwrap_or(image).clone(),
+        initramfs: place.initramfs.clone(),
         arguments: stage2_arguments(config, host),
     };
     loader.arm(host, &entry)

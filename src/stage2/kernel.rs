@@ -14,7 +14,7 @@ use crate::sys::block::BlockDevice;
 use crate::sys::console::Consoles;
 use crate::sys::kernel_log::{self, Message};
 use crate::sys::mount::Mount;
-use crate::sys::{Sys, block, ext4, holders, module, mount, partition, power};
+use crate::sys::{Sys, block, efivars, ext4, holders, module, mount, partition, power};
 
 /// The folder in memory for the log, marks and mount points.
 const MEMORY_DIR: &str = "/run/balena-migrate";
@@ -136,6 +136,11 @@ impl Machine for Kernel {
             }
         }
         Ok(released)
+    }
+
+    fn efi_variables(&self) -> io::Result<Sys> {
+        mount::mount_kernel_fs("efivarfs", efivars::DIR)?;
+        Ok(Sys::new("/"))
     }
 
     fn memory_available(&self) -> io::Result<u64> {

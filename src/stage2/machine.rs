@@ -60,6 +60,9 @@ pub trait Machine: Sync {
     /// Takes away the arrays and mappings that the kernel has built on `disk`; gives their names.
     fn release_holders(&self, disk: &Disk) -> io::Result<Vec<String>>;
 
+    /// The machine with the variables of its UEFI firmware; an error where it has none.
+    fn efi_variables(&self) -> io::Result<Sys>;
+
     /// Memory that can be had without swapping, in bytes.
     fn memory_available(&self) -> io::Result<u64>;
 

@@ -13,6 +13,7 @@
 pub mod boot_ways;
 pub mod commit;
 pub mod disk_errors;
+pub mod efi;
 pub mod find;
 pub mod finish;
 pub mod first_sector;
@@ -421,7 +422,10 @@ fn finished(work: &Work, _done: Done) {
     overwrite::unmark(work.machine);
     hold::forget(work.machine);
     match disk {
-        Ok(disk) => secrets::wipe(work, &disk),
+        Ok(disk) => {
+            efi::settle(work, &disk);
+            secrets::wipe(work, &disk);
+        }
         Err(error) => work.log.say(format!("{error:#}")),
     }
     if let Ok(peak) = work.machine.memory_peak() {

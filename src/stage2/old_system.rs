@@ -3,8 +3,8 @@
 use anyhow::{Context, anyhow};
 
 use super::Work;
-use super::find;
 use super::machine::{Disk, Mounted};
+use super::{efi, find};
 use crate::handover::{FsIdentity, OldFile, Restore};
 use crate::report::{self, Outcome, Report};
 use crate::sys::Sys;
@@ -14,6 +14,7 @@ use crate::sys::Sys;
 /// A failure is only said: without a first write the old system is still there, and where the
 /// boot loader promised "once" it comes back whatever its configuration says.
 pub fn restore(work: &Work, disk: Option<&Disk>) {
+    efi::disarm(work);
     let mut left: Vec<&Restore> = work.handover.restore.iter().collect();
     while let Some(first) = left.first() {
         let fs = first.fs.clone();

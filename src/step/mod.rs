@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use self::core::BuildCore;
 use self::keep::Keep;
 use crate::backup::Volume;
+use crate::efi::Variable;
 use crate::growth::DataPlace;
 use crate::handover::{Handover, Place};
 use crate::initramfs::Recipe;
@@ -78,6 +79,22 @@ pub enum Step {
     },
     /// Make what brings stage 2 back after a power cut, in its places on the disk.
     BuildCore(Box<BuildCore>),
+    /// Make or replace a file with what is in another.
+    CopyFile {
+        /// The file to read.
+        from: String,
+        /// The file to make.
+        to: String,
+    },
+    /// Make or replace a variable of the firmware.
+    WriteVariable {
+        /// Its name, as efivarfs spells it.
+        name: String,
+        /// Its new value.
+        variable: Variable,
+        /// The plan was made for a name that nothing has: anything else there is an error.
+        must_be_free: bool,
+    },
     /// Run a tool of the distribution; a [`Step::RunAtUndo`] before it takes it back.
     RunTool {
         /// Program and arguments.
@@ -141,6 +158,8 @@ impl Step {
                 "make what resumes the flash after a power cut, in {}",
                 core.keep.folder
             ),
+            Step::CopyFile { from, to } => format!("copy {from} to {to}"),
+            Step::WriteVariable { name, .. } => format!("write the EFI variable {name}"),
             Step::RunTool { argv } => format!("run {}", argv.join(" ")),
             Step::RunAtUndo { argv } => format!("remember to run {} at an undo", argv.join(" ")),
         }
@@ -162,6 +181,13 @@ impl Step {
             Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("remove {path}"),
             Step::BuildCore(core) => format!("remove {}", core.keep.folder),
+            Step::CopyFile { to, .. } => format!("remove {to}"),
+            Step::WriteVariable {
+                name, must_be_free, ..
+            } => match must_be_free {
+                true => format!("remove {name}"),
+                false => format!("put the old {name} back, or remove it"),
+            },
             Step::RunTool { .. } => "nothing".into(),
             Step::RunAtUndo { argv } => format!("run {}", argv.join(" ")),
         }
@@ -208,6 +234,16 @@ pub enum Undo {
     RemoveFolder {
         /// The folder.
         path: String,
+    },
+    /// Put a variable of the firmware back, or remove it, unless somebody else has changed or removed
+    /// it since: the firmware itself removes those that are for one boot.
+    Variable {
+        /// Its name, as efivarfs spells it.
+        name: String,
+        /// What it was, in hex digits; nothing when there was none.
+        old: Option<String>,
+        /// What the step made of it, in hex digits.
+        ours: String,
     },
     /// Nothing to do.
     Nothing,

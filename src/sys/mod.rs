@@ -4,6 +4,7 @@ pub mod block;
 pub mod child;
 pub mod command;
 pub mod console;
+pub mod efivars;
 pub mod ext4;
 pub mod extents;
 pub mod files;

@@ -128,6 +128,7 @@ fn handover(disk: &Disk, raw: &Path, packed: &Path) -> io::Result<Handover> {
             dir: "/".to_owned(),
         },
         firmware: Firmware::Bios,
+        efi: None,
         log_drive: None,
         log_level: LogLevel::Info,
         power: Power::Hold,
@@ -264,6 +265,10 @@ impl Machine for Bench {
 
     fn release_holders(&self, _disk: &Disk) -> io::Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    fn efi_variables(&self) -> io::Result<Sys> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn memory_available(&self) -> io::Result<u64> {

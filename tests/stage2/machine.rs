@@ -419,6 +419,11 @@ impl Machine for FakeMachine {
         }
     }
 
+    fn efi_variables(&self) -> io::Result<Sys> {
+        let root = self.dir.join("firmware");
+        fs::metadata(&root).map(|_| Sys::new(root))
+    }
+
     fn memory_available(&self) -> io::Result<u64> {
         Ok(self.memory)
     }

@@ -529,6 +529,7 @@ fn handover(format: Format, file: &[u8]) -> Handover {
             dir: REPORT_DIR.to_owned(),
         },
         firmware: Firmware::Bios,
+        efi: None,
         log_drive: None,
         memory_reserve: 64 * MIB,
         resume: None,
