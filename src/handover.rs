@@ -307,9 +307,25 @@ pub struct Image {
     pub data: ImagePartition,
     /// Where resin-data is to end on the disk, in bytes, when it has to grow for the backup.
     pub data_end: Option<u64>,
+    /// What goes over its bytes, in no part of a partition.
+    pub overlays: Vec<Overlay>,
     /// `balenaos.fingerprint` on resin-boot is true of the image: then it must be true of the new
     /// system too.
     pub fingerprint: bool,
+}
+
+/// Bytes that go over those of the image: its boot loader, where it has none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlay {
+    /// The file in the initramfs with the bytes.
+    pub content: String,
+    /// Where they belong, in bytes from the start of the disk.
+    pub at: u64,
+    /// How many.
+    pub bytes: u64,
+    /// Their SHA-256, 64 lower-case hex digits.
+    pub sha256: String,
 }
 
 /// A partition of the image.

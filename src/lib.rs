@@ -34,6 +34,7 @@ pub mod kernel_args;
 pub mod material;
 pub mod meminfo;
 pub mod network;
+pub mod new_grub;
 pub mod os_release;
 pub mod partition_table;
 pub mod payload;

@@ -23,6 +23,7 @@ use crate::initramfs::modules::{self, ModuleFile, ModuleTree};
 use crate::initramfs::{self, Compression, Recipe, SmallFile};
 use crate::network::given::{self, Copied};
 use crate::network::{self, Keyfile};
+use crate::new_grub::{self, NewGrub};
 use crate::payload::scan::{self, Scan};
 use crate::secret::Secret;
 use crate::sys::Sys;
@@ -69,6 +70,8 @@ pub struct Material {
     pub write_speed: Option<Result<u64, String>>,
     /// Blocks of the disk of / that can't be read; `None` when nobody asked or it was not scanned.
     pub bad_blocks: Option<Result<bad_blocks::Scan, String>>,
+    /// GRUB for the new system, where it is asked for, or what stops that.
+    pub new_grub: Option<Result<NewGrub, Finding>>,
     /// Why nothing can be kept behind the new system, when that was tried and taken back.
     pub no_room: Option<String>,
 }
@@ -109,12 +112,15 @@ pub fn gather(
     let (copied, copy_findings) = given::copied(sys, &config.copy_nmgr_files.value.0, &made);
     network.findings.extend(copy_findings);
     let (modules, module_findings) = choose_modules(sys, config, host)?;
+    let new_grub = new_grub::gather(sys, config, host, image.as_ref().ok());
     let contents = network
         .keyfiles
         .iter()
         .map(|keyfile| &keyfile.bytes)
         .chain(copied.iter().map(|copied| &copied.bytes))
-        .chain(config_json.iter().map(|json| &json.bytes));
+        .chain(config_json.iter().map(|json| &json.bytes))
+        .cloned()
+        .chain(new_grub.iter().flatten().flat_map(NewGrub::contents));
     let initramfs_bytes = measure_initramfs(sys, &modules, contents)?;
     Ok(Material {
         image,
@@ -145,6 +151,7 @@ pub fn gather(
             DiskTests::Never => None,
         },
         bad_blocks: None,
+        new_grub,
         no_room: None,
     })
 }
@@ -248,14 +255,14 @@ fn choose_modules(
 }
 
 /// Makes the initramfs once and throws it away; only the hand-over is not known yet.
-fn measure_initramfs<'a>(
+fn measure_initramfs(
     sys: &Sys,
     modules: &[ModuleFile],
-    contents: impl Iterator<Item = &'a Secret>,
+    contents: impl Iterator<Item = Secret>,
 ) -> Result<u64> {
     let files = contents.enumerate().map(|(number, content)| SmallFile {
         path: format!("/balena-migrate/install/{number}"),
-        content: content.clone(),
+        content,
     });
     let recipe = Recipe {
         executable: EXECUTABLE.to_owned(),

@@ -186,14 +186,6 @@ const WRONG: &[Row] = &[
         ],
     ),
     (
-        "what this version can't do",
-        "GRUB_INSTALL=TRUE",
-        &[],
-        &[
-            "GRUB_INSTALL=TRUE asks to install GRUB in the new system, which this version can't; leave it out: images of balenaOS 2.26 and later have their boot loader inside",
-        ],
-    ),
-    (
         "a root file system that is too full",
         "MIN_ROOT_AVAIL=99999999",
         &[],

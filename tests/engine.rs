@@ -161,6 +161,7 @@ fn handover() -> Handover {
                 boot: part("resin-boot"),
                 data: part("resin-data"),
                 data_end: None,
+                overlays: Vec::new(),
                 fingerprint: false,
             },
         },

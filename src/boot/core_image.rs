@@ -45,6 +45,14 @@ pub enum CoreError {
     /// What grub-mkimage made is not what GRUB 2 makes.
     #[error("the core that grub-mkimage made is not of the known kind: {0}")]
     Core(&'static str),
+    /// It does not fit.
+    #[error("the core of GRUB has {bytes} bytes, and there is room for {room}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// Room where it is to be put, in bytes.
+        room: u64,
+    },
 }
 
 /// The core's configuration.
@@ -117,7 +125,10 @@ pub fn settle(mut core: Vec<u8>, place: Extent) -> Result<Vec<u8>, CoreError> {
         ));
     }
     if core.len() as u64 > place.bytes {
-        return Err(CoreError::Core("it is larger than any that is known"));
+        return Err(CoreError::TooLarge {
+            bytes: core.len() as u64,
+            room: place.bytes,
+        });
     }
     let rest = place.start / SECTOR + 1;
     core[BLOCK_LIST..BLOCK_LIST + 8].copy_from_slice(&rest.to_le_bytes());

@@ -201,19 +201,6 @@ pub fn bad_blocks(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// What was asked for and this version can't do: doing less in silence would be worse.
-pub fn not_yet(subject: &Subject) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if *subject.config.grub_install {
-        findings.push(Finding::error(
-            "grub-install",
-            "GRUB_INSTALL=TRUE asks to install GRUB in the new system, which this version can't",
-            "leave it out: images of balenaOS 2.26 and later have their boot loader inside",
-        ));
-    }
-    findings
-}
-
 /// Stage 2 leaves word for the old system, and knows the disk by what is on it, without the
 /// distribution's bring-up.
 fn haven(host: &Host) -> Option<Finding> {

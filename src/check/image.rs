@@ -42,7 +42,10 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
     findings.extend(labels(path, scan));
     findings.extend(fits(subject, path, scan));
     findings.extend(sector_size(subject, path));
-    findings.extend(firmware(subject, path, scan));
+    // GRUB_INSTALL is the answer to that.
+    if subject.material.new_grub.is_none() {
+        findings.extend(firmware(subject, path, scan));
+    }
     findings
 }
 
@@ -247,6 +250,15 @@ fn unknown_device() -> Finding {
     )
 }
 
+/// What GRUB_INSTALL asks for can be made.
+pub fn new_grub(subject: &Subject) -> Vec<Finding> {
+    match &subject.material.new_grub {
+        None => Vec::new(),
+        Some(Ok(new_grub)) => new_grub.findings.clone(),
+        Some(Err(finding)) => vec![finding.clone()],
+    }
+}
+
 /// What goes into the image's boot partition fits: stage 2 could not finish otherwise.
 pub fn boot_room(subject: &Subject) -> Vec<Finding> {
     let Ok(scan) = &subject.material.image else {
@@ -258,10 +270,14 @@ pub fn boot_room(subject: &Subject) -> Vec<Finding> {
     let config_json = material.config_json.iter().map(|json| &json.bytes);
     let keyfiles = material.keyfiles.iter().map(|keyfile| &keyfile.bytes);
     let copied = material.copied.iter().map(|copied| &copied.bytes);
+    let new_grub = material.new_grub.iter().flatten();
+    let grub_files = new_grub.flat_map(|grub| grub.files.iter().map(|file| file.bytes.len()));
     let need: u64 = config_json
         .chain(keyfiles)
         .chain(copied)
-        .map(|content| content.expose().len() as u64 + CLUSTER)
+        .map(|content| content.expose().len())
+        .chain(grub_files)
+        .map(|bytes| bytes as u64 + CLUSTER)
         .sum();
     if scan.partition("resin-boot").is_none() || need + CLUSTER <= scan.boot.free {
         return Vec::new();

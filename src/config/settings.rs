@@ -188,16 +188,19 @@ settings! {
     MEM_MIN_FREE_S2 mem_min_free_s2: Kilobytes = "65536", None,
         "Memory that must stay free in stage 2 once the image and the backup are loaded.";
     GRUB_INSTALL grub_install: bool = "FALSE", None,
-        "TRUE: install GRUB in the new system, for balenaOS before 2.26. This version can't, and \
-         refuses it.";
+        "TRUE: install GRUB in the new system, for balenaOS before 2.26, whose images have no boot \
+         loader: from GRUB_BOOT_IMG and GRUB_CORE_IMG on a BIOS, else made with the GRUB of this \
+         machine. Refused for images that have one.";
     GRUB_BOOT_DEV grub_boot_dev: GrubDevice = "hd0", None,
-        "The disk as GRUB names it. Only a hint: GRUB finds file systems by their UUIDs.";
+        "The disk of the new system as GRUB names it, for a GRUB that does not find resin-boot by its \
+         label. Only in a grub.cfg that is made here.";
     GRUB_CFG grub_cfg: Option<HomeFile> = "", None,
-        "The grub.cfg for GRUB_INSTALL.";
+        "The grub.cfg for GRUB_INSTALL, best that of the flasher image. Without it one is made that is \
+         known to start balenaOS up to 2.13.";
     GRUB_BOOT_IMG grub_boot_img: Option<HomeFile> = "", None,
-        "The boot.img for GRUB_INSTALL.";
+        "The boot.img of the flasher image, for GRUB_INSTALL on a BIOS.";
     GRUB_CORE_IMG grub_core_img: Option<HomeFile> = "", None,
-        "The core.img for GRUB_INSTALL.";
+        "The core.img of the flasher image, for GRUB_INSTALL on a BIOS.";
 }
 
 /// Settings of the older tools that make no sense any more, and what to do instead.

@@ -2,7 +2,9 @@
 //! by the collector.
 
 use super::grub_cfg::GrubCfg;
-use super::{CORE_MODULES, CoreTools, CustomCfg, Grub};
+use super::grub_tools::{find_program, image_tools};
+use super::{CORE_MODULES, CustomCfg, Grub};
+use crate::boot::core_image;
 use crate::sys::Sys;
 
 /// Where distributions keep GRUB's folder.
@@ -17,19 +19,6 @@ const GENERATORS: [(&str, bool); 3] = [
     ("grub-mkconfig", false),
     ("grub2-mkconfig", false),
 ];
-
-/// Programs that make a core.
-const IMAGE_MAKERS: [&str; 2] = ["grub-mkimage", "grub2-mkimage"];
-
-/// Where the packages of distributions keep the modules for a BIOS.
-const MODULE_DIRS: [&str; 3] = [
-    "/usr/lib/grub/i386-pc",
-    "/usr/lib/grub2/i386-pc",
-    "/usr/share/grub2/i386-pc",
-];
-
-/// Where programs are.
-const PROGRAM_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// GRUB as it is installed, when a folder with a grub.cfg was found.
 ///
@@ -62,7 +51,7 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
         custom_cfg,
         generator: generator(sys, &dir),
         menu,
-        core_tools: core_tools(sys, &dir),
+        core_tools: image_tools(sys, core_image::FORMAT, Some(&dir), &CORE_MODULES),
         dir,
     })
 }
@@ -121,36 +110,11 @@ fn generator(sys: &Sys, dir: &str) -> Vec<String> {
     }
 }
 
-/// What a core can be made with. The modules of the distribution's packages come before those that
-/// were installed: they are of the same version as its grub-mkimage.
-fn core_tools(sys: &Sys, dir: &str) -> Option<CoreTools> {
-    let installed = format!("{dir}/i386-pc");
-    let has_all = |dir: &&str| {
-        let modules = CORE_MODULES.map(|name| format!("{name}.mod"));
-        let images = ["boot.img", "kernel.img", "moddep.lst"].map(str::to_owned);
-        let mut files = modules.iter().chain(&images);
-        files.all(|file| sys.exists(&format!("{dir}/{file}")))
-    };
-    let dirs = MODULE_DIRS.into_iter().chain([installed.as_str()]);
-    Some(CoreTools {
-        mkimage: find_program(sys, &IMAGE_MAKERS)?,
-        dir: dirs.into_iter().find(has_all)?.to_owned(),
-    })
-}
-
 fn custom_cfg(sys: &Sys, path: &str) -> Option<CustomCfg> {
     Some(CustomCfg {
         text: sys.read_text(path).ok()?,
         mode: sys.meta(path).ok()?.mode,
     })
-}
-
-/// The path of the first of these programs that is there.
-fn find_program(sys: &Sys, names: &[&str]) -> Option<String> {
-    names
-        .iter()
-        .flat_map(|name| PROGRAM_DIRS.map(|dir| format!("{dir}/{name}")))
-        .find(|path| sys.exists(path))
 }
 
 #[cfg(test)]

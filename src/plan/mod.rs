@@ -5,7 +5,7 @@
 pub mod summary;
 pub mod text;
 
-use self::summary::{DiskSummary, Grows, GrubFiles, ImageSummary, NewFile, Summary};
+use self::summary::{DiskSummary, Grows, ImageSummary, NewFile, Summary};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, Files};
 use crate::check::memory::Need;
@@ -16,10 +16,12 @@ use crate::engine::journal::DIR;
 use crate::growth::DataPlace;
 use crate::handover::{
     self, DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, Install,
-    LogDrive, OldFile, Payload, Place, ReportPlace, Restore, StoredFile, Target,
+    LogDrive, OldFile, Overlay, Payload, Place, ReportPlace, Restore, StoredFile, Target,
 };
 use crate::host::{Disk, Host, Mount};
 use crate::initramfs::{Compression, Recipe, SmallFile};
+use crate::material::Material;
+use crate::new_grub::Piece;
 use crate::payload::digest::sha256_hex;
 use crate::payload::scan::Scan;
 use crate::place::{self, Waits};
@@ -89,6 +91,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let backup = backup_place(subject, choice.backup);
 
     let mut files = Vec::new();
+    let payload = payload(host, &config.image_name.0, scan, choice.payload);
     let old_boot_files = armament.iter().flat_map(|armament| &armament.old_files);
     let handover = Handover {
         version: handover::VERSION,
@@ -99,7 +102,13 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             .enumerate()
             .map(|(number, old)| restore(host, number, old, &mut files))
             .collect(),
-        payload: payload(host, &config.image_name.0, scan, choice.payload),
+        payload: Payload {
+            image: Image {
+                overlays: overlays(material, &mut files),
+                ..payload.image
+            },
+            ..payload
+        },
         backup: None,
         install: new
             .iter()
@@ -181,7 +190,12 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             None => "left as it is (NO_SETUP)".to_owned(),
         },
         log_drive: config.log_drive.value.as_ref().map(|drive| drive.0.clone()),
-        grub: GrubFiles::of(config),
+        new_grub: material
+            .new_grub
+            .iter()
+            .flatten()
+            .next()
+            .map(|grub| grub.summary.clone()),
         pretend: *config.no_flash,
     };
 
@@ -339,12 +353,13 @@ fn payload(host: &Host, path: &str, scan: &Scan, waits: Waits) -> Payload {
             boot: part("resin-boot"),
             data: part("resin-data"),
             data_end: None,
+            overlays: Vec::new(),
             fingerprint: scan.boot.fingerprint,
         },
     }
 }
 
-/// config.json and the network files.
+/// config.json, the network files, and those of GRUB.
 fn new_files(subject: &Subject) -> Vec<NewContent> {
     let config_json = subject.material.config_json.iter().map(|json| NewContent {
         partition: Target::Boot,
@@ -367,7 +382,20 @@ fn new_files(subject: &Subject) -> Vec<NewContent> {
         from: copied.path.clone(),
         content: copied.bytes.clone(),
     });
-    config_json.chain(keyfiles).chain(copied).collect()
+    let new_grub = subject.material.new_grub.iter().flatten();
+    let grub_files = new_grub
+        .flat_map(|grub| &grub.files)
+        .map(|file| NewContent {
+            partition: Target::Boot,
+            path: file.path.clone(),
+            from: file.from.clone(),
+            content: Secret::new(file.bytes.clone()),
+        });
+    config_json
+        .chain(keyfiles)
+        .chain(copied)
+        .chain(grub_files)
+        .collect()
 }
 
 fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Install {
@@ -383,6 +411,26 @@ fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Inst
         bytes: file.content.expose().len() as u64,
         sha256: sha256_hex(file.content.expose()),
     }
+}
+
+/// What goes over the image's own bytes.
+fn overlays(material: &Material, files: &mut Vec<SmallFile>) -> Vec<Overlay> {
+    let new_grub = material.new_grub.iter().flatten();
+    let pieces = new_grub.flat_map(|grub| &grub.pieces);
+    let overlay = |(number, piece): (usize, &Piece)| {
+        let content = format!("/balena-migrate/overlay/{number}");
+        files.push(SmallFile {
+            path: content.clone(),
+            content: Secret::new(piece.bytes.clone()),
+        });
+        Overlay {
+            content,
+            at: piece.at,
+            bytes: piece.bytes.len() as u64,
+            sha256: sha256_hex(&piece.bytes),
+        }
+    };
+    pieces.enumerate().map(overlay).collect()
 }
 
 fn restore(

@@ -1,8 +1,6 @@
 //! The facts of a plan, as plain data: [`super::text`] shows them to people, scripts get them as JSON.
 
 use super::text;
-use crate::config::Config;
-use crate::config::kind::HomeFile;
 use crate::host::{Disk, Host};
 use crate::place::Waits;
 
@@ -39,8 +37,8 @@ pub struct Summary {
     pub boot: String,
     /// The partition that gets the log of stage 2, if any.
     pub log_drive: Option<String>,
-    /// What a boot loader for the new system would be made of.
-    pub grub: GrubFiles,
+    /// GRUB for the new system, in words, where it is installed.
+    pub new_grub: Option<String>,
     /// Stage 2 stops before the first write.
     pub pretend: bool,
 }
@@ -55,19 +53,6 @@ pub enum Grows {
     To(u64),
     /// It gets what it needs for a backup that is yet to be made.
     AsNeeded,
-}
-
-/// The settings GRUB_*: carried, and used by nothing yet.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct GrubFiles {
-    /// GRUB_BOOT_DEV.
-    pub boot_dev: String,
-    /// GRUB_CFG.
-    pub cfg: Option<String>,
-    /// GRUB_BOOT_IMG.
-    pub boot_img: Option<String>,
-    /// GRUB_CORE_IMG.
-    pub core_img: Option<String>,
 }
 
 /// The disk that is overwritten.
@@ -109,19 +94,6 @@ pub struct NewFile {
     pub place: String,
     /// Where it comes from.
     pub from: String,
-}
-
-impl GrubFiles {
-    /// What the configuration says of it.
-    pub fn of(config: &Config) -> GrubFiles {
-        let path = |file: &Option<HomeFile>| file.as_ref().map(|file| file.0.clone());
-        GrubFiles {
-            boot_dev: config.grub_boot_dev.0.clone(),
-            cfg: path(&config.grub_cfg),
-            boot_img: path(&config.grub_boot_img),
-            core_img: path(&config.grub_core_img),
-        }
-    }
 }
 
 impl DiskSummary {

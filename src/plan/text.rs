@@ -151,6 +151,9 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         let label = if number == 0 { "new files" } else { "" };
         rows.push((label, format!("{} ← {}", file.place, file.from)));
     }
+    if let Some(new_grub) = &summary.new_grub {
+        rows.push(("boot loader", new_grub.clone()));
+    }
     rows.push(("boot", summary.boot.clone()));
     if let Some(drive) = &summary.log_drive {
         rows.push(("log", format!("stage 2 writes its log to {drive}")));

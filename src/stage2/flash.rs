@@ -86,7 +86,18 @@ pub fn flash(work: &Work, secured: &Secured, target: Target) -> Result<Vec<u8>, 
         .context("opening the image")
         .map_err(Failed::Source)?;
     let mut unpacked = payload::decoder(work.handover.payload.format, file);
-    let mut look = Look::new(disk.sector_bytes as usize, from, secured.image_blocks());
+    let overlays = secured
+        .overlays(work)
+        .context("reading what goes over the image")
+        .map_err(Failed::Source)?;
+    let mut look = Look {
+        sector: disk.sector_bytes as usize,
+        from: whole_sectors(from, disk.sector_bytes),
+        at: 0,
+        proven: secured.image_blocks().iter(),
+        overlays: &overlays,
+        first: Vec::new(),
+    };
     thread::scope(|scope| {
         let (segments, results) = start_reading(scope, &mut *reader)
             .context("starting a thread")
@@ -161,20 +172,18 @@ struct Look<'a> {
     at: u64,
     /// The hashes of the blocks to come.
     proven: slice::Iter<'a, u64>,
+    /// What is written in place of the image's bytes, by where it belongs.
+    overlays: &'a [(u64, Vec<u8>)],
     first: Vec<u8>,
 }
 
-impl<'a> Look<'a> {
-    fn new(sector: usize, verified: u64, proven: &'a [u64]) -> Look<'a> {
-        Look {
-            sector,
-            from: verified.max(sector as u64) / sector as u64 * sector as u64,
-            at: 0,
-            proven: proven.iter(),
-            first: Vec::new(),
-        }
-    }
+/// The first byte that is written: none that is verified in whole sectors, and none of the first.
+fn whole_sectors(verified: u64, sector: u32) -> u64 {
+    let sector = u64::from(sector);
+    verified.max(sector) / sector * sector
+}
 
+impl Look<'_> {
     fn at(&mut self, block: &mut Block) -> io::Result<Part> {
         let at = self.at;
         let len = block.bytes().len();
@@ -185,6 +194,10 @@ impl<'a> Look<'a> {
             )));
         }
         self.at += len as u64;
+        let mut is_whole = true;
+        for (start, over) in self.overlays {
+            is_whole &= !put_over(&mut block.all()[..len], at, over, *start);
+        }
         let bytes = block.padded(self.sector);
         if at == 0 {
             self.first = bytes[..self.sector.min(bytes.len())].to_vec();
@@ -194,7 +207,7 @@ impl<'a> Look<'a> {
         Ok(Part {
             at,
             pieces: pieces(bytes, range.clone()),
-            hash: match range == (0..len) {
+            hash: match is_whole && range == (0..len) {
                 true => whole,
                 false => hash(&bytes[range.clone()]),
             },
@@ -211,6 +224,19 @@ impl<'a> Look<'a> {
         );
         Ok(())
     }
+}
+
+/// Puts `over`, which belongs at `start`, over the `bytes` at `at`, as far as they meet; says whether
+/// they do.
+fn put_over(bytes: &mut [u8], at: u64, over: &[u8], start: u64) -> bool {
+    let from = start.max(at);
+    let to = (start + over.len() as u64).min(at + bytes.len() as u64);
+    if from >= to {
+        return false;
+    }
+    let part = &over[(from - start) as usize..(to - start) as usize];
+    bytes[(from - at) as usize..(to - at) as usize].copy_from_slice(part);
+    true
 }
 
 /// Splits a range where zeros that the disk can make begin and end.
@@ -418,6 +444,21 @@ impl<'a> Waits<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_over_is_cut_to_the_block() {
+        let put = |at, start| {
+            let mut bytes = [0; 4];
+            let meets = put_over(&mut bytes, at, &[1, 2, 3], start);
+            (meets, bytes)
+        };
+        assert_eq!(put(0, 0), (true, [1, 2, 3, 0]));
+        assert_eq!(put(10, 11), (true, [0, 1, 2, 3]));
+        assert_eq!(put(10, 12), (true, [0, 0, 1, 2]));
+        assert_eq!(put(10, 8), (true, [3, 0, 0, 0]));
+        assert_eq!(put(10, 7), (false, [0; 4]));
+        assert_eq!(put(10, 14), (false, [0; 4]));
+    }
 
     #[test]
     fn zeros_are_split_off_in_whole_aligned_pieces() {

@@ -1,8 +1,8 @@
 //! Programs of the old system: the user's backup script, `update-grub`, the reboot.
 
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -20,6 +20,16 @@ pub struct Ended {
     pub complaint: String,
 }
 
+impl Ended {
+    fn of(output: &Output) -> Ended {
+        Ended {
+            success: output.status.success(),
+            how: output.status.to_string(),
+            complaint: last_lines(&String::from_utf8_lossy(&output.stderr), 10),
+        }
+    }
+}
+
 impl Sys {
     /// Runs a program to its end, with this process's standard output.
     ///
@@ -27,10 +37,15 @@ impl Sys {
     /// working directory. It is ended when this process dies, so that nothing goes on writing
     /// after an undo.
     pub fn run(&self, argv: &[String], folder: Option<&str>) -> io::Result<Ended> {
+        self.pass(&format!("running {}", argv.join(" ")))?;
+        let output = self.command(argv, folder)?.spawn()?.wait_with_output()?;
+        Ok(Ended::of(&output))
+    }
+
+    fn command(&self, argv: &[String], folder: Option<&str>) -> io::Result<Command> {
         let (program, arguments) = argv
             .split_first()
             .ok_or_else(|| io::Error::other("no program named"))?;
-        self.pass(&format!("running {}", argv.join(" ")))?;
         let mut command = match program.starts_with('/') {
             true => Command::new(self.real(program)),
             false => Command::new(program),
@@ -46,12 +61,24 @@ impl Sys {
         unsafe {
             command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
         }
-        let output = command.spawn()?.wait_with_output()?;
-        Ok(Ended {
-            success: output.status.success(),
-            how: output.status.to_string(),
-            complaint: last_lines(&String::from_utf8_lossy(&output.stderr), 10),
-        })
+        Ok(command)
+    }
+
+    /// As [`Sys::run`], and gives what the program wrote to its standard output. The program must
+    /// change nothing.
+    ///
+    /// That goes through a temporary file: grub-mkimage flushes it to the disk, which no pipe takes.
+    pub fn output(&self, argv: &[String]) -> io::Result<(Ended, Vec<u8>)> {
+        let mut file = self.scratch()?;
+        let output = self
+            .command(argv, None)?
+            .stdout(file.try_clone()?)
+            .spawn()?
+            .wait_with_output()?;
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        Ok((Ended::of(&output), bytes))
     }
 
     /// Starts a program that outlives this process and its terminal.

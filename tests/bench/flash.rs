@@ -163,6 +163,7 @@ fn image(raw: &Path) -> io::Result<Image> {
         boot: partition(boot, "resin-boot", "vfat"),
         data: partition(data, "resin-data", "ext4"),
         data_end: None,
+        overlays: Vec::new(),
         fingerprint: false,
     })
 }

@@ -36,6 +36,7 @@ fn image(bytes: u64) -> Image {
         boot: part.clone(),
         data: part,
         data_end: None,
+        overlays: Vec::new(),
         fingerprint: false,
     }
 }

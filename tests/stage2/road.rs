@@ -42,6 +42,16 @@ fn a_log_that_can_t_be_left_does_not_matter() {
 }
 
 #[test]
+fn a_boot_loader_goes_over_the_image_s_first_sectors() {
+    World::new().with_new_grub().migrates();
+    let world = World::new().with_new_grub();
+    let damaged = world.dir.path().join("initramfs/files/overlay-1");
+    std::fs::write(damaged, noise(40_000, 44)).unwrap();
+    world.stops_with("install-file");
+    world.is_untouched();
+}
+
+#[test]
 fn short_reads_and_writes_are_completed() {
     let world = World::new();
     world.machine.faults.lock().unwrap().short = true;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::handover::{
     DiskIdentity, Extent, FilePath, Firmware, Format, FsIdentity, Handover, Image, ImagePartition,
-    Install, LogLevel, OldFile, PATH, Payload, Place, Power, ReportPlace, Restore, Resume,
+    Install, LogLevel, OldFile, Overlay, PATH, Payload, Place, Power, ReportPlace, Restore, Resume,
     StoredFile, TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
@@ -159,6 +159,8 @@ pub struct World {
     pub handover: Handover,
     /// The disk as stage 1 left it.
     pub before: Vec<u8>,
+    /// The image with what goes over it.
+    image: Vec<u8>,
 }
 
 impl World {
@@ -206,6 +208,7 @@ impl World {
             machine,
             handover,
             before: made().old_disk.clone(),
+            image: made().image.clone(),
         }
     }
 
@@ -327,7 +330,7 @@ impl World {
 
     /// The image is on the disk, with the files in it, and nothing of the old system behind it.
     pub fn is_migrated(&self) {
-        let (disk, mut image) = (self.disk(), made().image.clone());
+        let (disk, mut image) = (self.disk(), self.image.clone());
         let data_end = DATA.0 + DATA.1;
         let grown_end = self.handover.payload.image.data_end.unwrap_or(data_end);
         if grown_end > data_end {
@@ -402,8 +405,27 @@ impl World {
     }
 
     /// The first sector of the image.
-    pub fn first_sector(&self) -> &'static [u8] {
-        &made().image[..512]
+    pub fn first_sector(&self) -> &[u8] {
+        &self.image[..512]
+    }
+
+    /// With a boot loader over the image's first sectors.
+    pub fn with_new_grub(mut self) -> World {
+        for (number, (at, bytes)) in [(0, noise(440, 41)), (512, noise(40_000, 43))]
+            .into_iter()
+            .enumerate()
+        {
+            let content = format!("/files/overlay-{number}");
+            fs::write(self.dir.path().join(format!("initramfs{content}")), &bytes).unwrap();
+            self.image[at..at + bytes.len()].copy_from_slice(&bytes);
+            self.handover.payload.image.overlays.push(Overlay {
+                content,
+                at: at as u64,
+                bytes: bytes.len() as u64,
+                sha256: sha256_hex(&bytes),
+            });
+        }
+        self
     }
 
     /// A file of the old system.
@@ -516,6 +538,7 @@ fn handover(format: Format, file: &[u8]) -> Handover {
                 boot: partition(1, "vfat", "resin-boot", BOOT),
                 data: partition(6, "ext4", "resin-data", DATA),
                 data_end: None,
+                overlays: Vec::new(),
                 fingerprint: true,
             },
         },

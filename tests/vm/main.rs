@@ -8,6 +8,7 @@ mod bench;
 mod campaign;
 mod carried;
 mod faults;
+mod new_grub;
 mod places;
 mod scenarios;
 mod x86;

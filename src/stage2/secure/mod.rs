@@ -47,6 +47,11 @@ impl Secured {
         &self.image_blocks
     }
 
+    /// What goes over the image's own bytes, by where it belongs.
+    pub fn overlays(&self, work: &Work) -> anyhow::Result<Vec<(u64, Vec<u8>)>> {
+        overlays(work)
+    }
+
     /// The compressed image, from its start.
     pub fn payload(&self, work: &Work) -> anyhow::Result<Reader> {
         self.open(work, &wanted_payload(work.handover))
@@ -93,7 +98,7 @@ impl Secured {
 pub fn secure(work: &Work, found: Found) -> Result<Secured, Stop> {
     let disk = found.disk;
     check_size(work, &disk)?;
-    check_install_files(work)?;
+    check_small_files(work)?;
     can_resume(work.handover).or_stop(Code::ResumeRecord)?;
     let record = Keeper::load(work, &disk).or_stop(Code::ResumeRecord)?;
     let boot_files = match &record {
@@ -117,7 +122,7 @@ pub fn secure_again(work: &Work, disk: Disk) -> Result<Secured, Stop> {
         true => Some(work.machine.find_store().or_stop(Code::PayloadMissing)?),
         false => None,
     };
-    check_install_files(work)?;
+    check_small_files(work)?;
     Secured::proven(work, disk, store)
 }
 
@@ -179,21 +184,39 @@ fn check_size(work: &Work, disk: &Disk) -> Result<(), Stop> {
     }
 }
 
-fn check_install_files(work: &Work) -> Result<(), Stop> {
-    let initramfs = Sys::new(work.machine.initramfs());
+/// What comes in the initramfs beside the hand-over is there.
+fn check_small_files(work: &Work) -> Result<(), Stop> {
     for file in &work.handover.install {
-        let bytes = initramfs
-            .read(&file.content)
-            .with_context(|| format!("reading {}", file.content))
-            .or_stop(Code::InstallFile)?;
-        let mut measure = Measure::default();
-        measure.add(&bytes).or_stop(Code::InstallFile)?;
-        measure
-            .expect(file.bytes, &file.sha256)
-            .with_context(|| format!("verifying {}", file.content))
-            .or_stop(Code::InstallFile)?;
+        small_file(work, &file.content, file.bytes, &file.sha256).or_stop(Code::InstallFile)?;
     }
+    overlays(work).or_stop(Code::InstallFile)?;
     Ok(())
+}
+
+/// What goes over the image's own bytes, by where it belongs.
+fn overlays(work: &Work) -> anyhow::Result<Vec<(u64, Vec<u8>)>> {
+    let overlays = work.handover.payload.image.overlays.iter();
+    overlays
+        .map(|over| {
+            Ok((
+                over.at,
+                small_file(work, &over.content, over.bytes, &over.sha256)?,
+            ))
+        })
+        .collect()
+}
+
+/// A file of the initramfs, which must have so many bytes with that SHA-256.
+fn small_file(work: &Work, path: &str, bytes: u64, sha256: &str) -> anyhow::Result<Vec<u8>> {
+    let content = Sys::new(work.machine.initramfs())
+        .read(path)
+        .with_context(|| format!("reading {path}"))?;
+    let mut measure = Measure::default();
+    measure.add(&content)?;
+    measure
+        .expect(bytes, sha256)
+        .with_context(|| format!("verifying {path}"))?;
+    Ok(content)
 }
 
 /// Unpacks the image without keeping it: it must be the one that stage 1 saw. Gives the [`hash`] of

@@ -26,6 +26,8 @@ pub struct Wanted {
     /// Where its kernel is from.
     pub tree: Tree,
     pub table: Table,
+    /// A boot loader, or none, as balenaOS before 2.26.
+    pub has_loader: bool,
     pub slug: &'static str,
     pub version: &'static str,
     pub root_mib: u32,
@@ -49,6 +51,7 @@ impl Default for Wanted {
         Wanted {
             tree: Tree::Plain,
             table: Table::Mbr,
+            has_loader: true,
             slug: "genericx86-64-ext",
             version: "6.0.10",
             root_mib: 40,
@@ -79,6 +82,15 @@ impl OsImage {
         })
     }
 
+    /// The ordinary image, without anything that would start it.
+    pub fn without_loader() -> OsImage {
+        OsImage::build(&Wanted {
+            has_loader: false,
+            version: "2.12.7",
+            ..Wanted::default()
+        })
+    }
+
     /// The ordinary image with a kernel that has drivers for every disk of the bench.
     pub fn with_standard_kernel() -> OsImage {
         OsImage::build(&Wanted {
@@ -102,11 +114,12 @@ impl OsImage {
                 fs::write(dir.join(name), text).expect("writing a recipe into the cache");
             }
             let raw = dir.join("os.raw");
+            let loader = if wanted.has_loader { "grub" } else { "none" };
             tool::run(
                 Command::new("bash")
                     .arg(dir.join("osimage.sh"))
                     .args([tree.kit(), dir.to_owned(), raw.clone()])
-                    .args([table.label(), wanted.slug, wanted.version])
+                    .args([table.label(), loader, wanted.slug, wanted.version])
                     .args(
                         [wanted.root_mib, wanted.data_mib, wanted.noise_mib].map(|n| n.to_string()),
                     ),

@@ -1,19 +1,26 @@
 #!/bin/bash
 # Builds a small disk image that a migration takes for balenaOS, and that really boots.
 #
-#   osimage.sh KIT RECIPES OUT.raw TABLE SLUG VERSION ROOT_MIB DATA_MIB NOISE_MIB
+#   osimage.sh KIT RECIPES OUT.raw TABLE LOADER SLUG VERSION ROOT_MIB DATA_MIB NOISE_MIB
 #
 # With the TABLE dos the layout is that of genericx86-64-ext, only smaller: MBR, 4 MiB alignment,
 # resin-boot (FAT16), resin-rootA, resin-rootB, then resin-state and resin-data in an extended
 # partition; it boots by a BIOS and by UEFI firmware. With gpt it is that of generic-amd64: the same
 # partitions with their labels as names, and for UEFI firmware only. GRUB, the kernel and busybox
-# are those of the guest (KIT, see tree.sh).
+# are those of the guest (KIT, see tree.sh). With the LOADER none it has no boot loader, as balenaOS
+# before 2.26.
 set -euo pipefail
 
-kit=$1 recipes=$2 out=$3 table=$4 slug=$5 version=$6 root_mib=$7 data_mib=$8 noise_mib=$9
+kit=$1 recipes=$2 out=$3 table=$4 loader=$5 slug=$6 version=$7 root_mib=$8 data_mib=$9 noise_mib=${10}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rm -f "$out"
+
+bios_loader() {
+    head -c 440 "$kit/boot.img" | dd of="$out" conv=notrunc status=none
+    printf '\x90\x90' | dd of="$out" bs=1 seek=$((0x66)) conv=notrunc status=none
+    dd if="$kit/core.img" of="$out" bs=512 seek=1 conv=notrunc status=none
+}
 
 # Sizes and starts in MiB. A logical partition lies 4 MiB behind the start of its own EBR; GPT has its
 # copy in the last MiB.
@@ -38,9 +45,7 @@ start=${extended_at}MiB, size=$((total - extended_at))MiB, type=f
 start=${state_at}MiB, size=${state_mib}MiB, type=83
 start=${data_at}MiB, size=${data_mib}MiB, type=83
 EOF
-    head -c 440 "$kit/boot.img" | dd of="$out" conv=notrunc status=none
-    printf '\x90\x90' | dd of="$out" bs=1 seek=$((0x66)) conv=notrunc status=none
-    dd if="$kit/core.img" of="$out" bs=512 seek=1 conv=notrunc status=none
+    [ "$loader" = none ] || bios_loader
 else
     truncate -s $((total + 1))M "$out"
     sfdisk -q --no-tell-kernel "$out" <<EOF
@@ -144,6 +149,7 @@ key-mgmt=wpa-psk
 psk=superpassword
 EOF
 echo "Copy balena-sample.ignore to a name without .ignore and edit it." > "$tree/system-connections/README.ignore"
+[ "$loader" != none ] || rm -r "$tree/EFI" "$tree/grub"
 fingerprint "$tree"
 mkfs.vfat -F 16 -n resin-boot --offset $((boot_at * 2048)) "$out" $((boot_mib * 1024)) > /dev/null
 mcopy -s -i "$out@@${boot_at}M" "$tree"/* ::/

@@ -4,6 +4,8 @@
 //! `tests/hosts/*.json` are outputs of `balena-migrate facts`; the plans in `tests/plans` are made anew
 //! with `BLESS=1`.
 
+mod new_grub;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -121,6 +123,7 @@ fn case(host: &str) -> Case {
             flash_to: None,
             write_speed: None,
             bad_blocks: None,
+            new_grub: None,
             no_room: None,
             image: Ok(scan()),
             checksum_findings: Vec::new(),
@@ -692,22 +695,6 @@ fn debug_is_an_argument_of_stage_2_s_kernel() {
     assert!(!has_debug(&case));
     case.set("DEBUG=TRUE\n");
     assert!(has_debug(&case));
-}
-
-#[test]
-fn the_settings_for_grub_are_carried_in_the_plan() {
-    let mut case = case("debian-12-bios");
-    case.set("GRUB_CFG=grub.cfg\nGRUB_BOOT_IMG=boot.img\n");
-    let json = text::json(&case.plan(), &[]);
-    assert_eq!(
-        json["summary"]["grub"],
-        serde_json::json!({
-            "boot_dev": "hd0",
-            "cfg": "/root/migratecfg/grub.cfg",
-            "boot_img": "/root/migratecfg/boot.img",
-            "core_img": null,
-        })
-    );
 }
 
 fn keep_of(plan: &Plan) -> Option<&Keep> {
@@ -1451,11 +1438,6 @@ const WRONG: &[Row] = &[
         "a disk that was not scanned",
         |c| c.set("MAX_BADBLOCKS=0\n"),
         &[],
-    ),
-    (
-        "GRUB in the new system",
-        |c| c.set("GRUB_INSTALL=TRUE\nGRUB_CFG=grub.cfg\n"),
-        &["grub-install"],
     ),
     (
         "a full root",
