@@ -72,29 +72,37 @@ impl Device {
             .find(|device| device.slug == slug || device.aliases.contains(&slug))
     }
 
-    /// Whether the device type fits a machine, as it boots now.
-    pub fn fits(&self, host: &Host) -> bool {
+    /// Whether the device type fits a machine, whatever starts that.
+    fn fits(&self, host: &Host) -> bool {
         let model = host.firmware.device_tree_model.as_deref();
         let is_board = match self.model {
             Some(start) => model.is_some_and(|model| model.starts_with(start)),
             None => true,
         };
-        is_board
-            && self.machines.contains(&host.machine.as_str())
-            && (host.firmware.efi || !self.efi_only)
+        is_board && self.machines.contains(&host.machine.as_str())
+    }
+
+    /// Whether the firmware of a machine, as it boots now, can start its image.
+    fn boots(&self, host: &Host) -> bool {
+        host.firmware.efi || !self.efi_only
     }
 }
 
-/// Whether the device type `slug` fits a machine, as it boots now. Unknown slugs fit none.
+/// Whether the device type `slug` fits a machine, whatever starts that. Unknown slugs fit none.
 pub fn fits(host: &Host, slug: &str) -> bool {
     Device::find(slug).is_some_and(|device| device.fits(host))
+}
+
+/// Whether the firmware of a machine can start images of the device type `slug`, as far as that is known.
+pub fn boots(host: &Host, slug: &str) -> bool {
+    Device::find(slug).is_none_or(|device| device.boots(host))
 }
 
 /// The slugs that fit a machine, as it boots now.
 pub fn slugs(host: &Host) -> Vec<&'static str> {
     DEVICES
         .iter()
-        .filter(|device| device.fits(host))
+        .filter(|device| device.fits(host) && device.boots(host))
         .map(|device| device.slug)
         .collect()
 }

@@ -53,13 +53,19 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
 fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
     let firmware = &subject.host.firmware;
     if !firmware.efi {
-        return (!scan.boot_code).then(|| {
-            Finding::error(
-                "image-bios",
-                format!("{path} has no boot code, and this machine was started by a BIOS"),
-                "use an image that boots by a BIOS, or start this machine by UEFI",
-            )
-        });
+        let slug = scan
+            .slug()
+            .filter(|slug| !device::boots(subject.host, slug));
+        let what = match slug {
+            Some(slug) => format!("is made for {slug}, which starts by UEFI firmware alone"),
+            None if !scan.boot_code => "has no boot code in its first sector".to_owned(),
+            None => return None,
+        };
+        return Some(Finding::error(
+            "image-firmware",
+            format!("{path} {what}, and this machine was started by a BIOS"),
+            "use an image that starts by a BIOS, or start this machine by UEFI firmware",
+        ));
     }
     let bits = firmware
         .uefi
@@ -72,12 +78,12 @@ fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
     let is_known = scan.partition("resin-boot").is_some();
     (is_known && !has(&wanted)).then(|| {
         Finding::error(
-            "image-efi",
+            "image-firmware",
             format!(
                 "{path} has no EFI/BOOT/{wanted} on resin-boot, which the {bits}-bit UEFI firmware \
                  of this machine would start"
             ),
-            "use an image that boots by UEFI, or start this machine by its BIOS",
+            "use an image that starts by UEFI firmware, or start this machine by its BIOS",
         )
     })
 }

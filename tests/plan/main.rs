@@ -1054,7 +1054,7 @@ const WRONG: &[Row] = &[
     (
         "image for EFI machines",
         |c| is_for(c, "generic-amd64"),
-        &["image-device", "config-json-device"],
+        &["image-firmware", "config-json-device"],
     ),
     (
         "image with a newer name for the same board",
@@ -1273,7 +1273,7 @@ const WRONG: &[Row] = &[
             c.host.firmware.efi = true;
             c.scan().boot.efi_loaders = vec!["BOOTIA32.EFI".into()];
         },
-        &["image-efi"],
+        &["image-firmware"],
     ),
     (
         "image for UEFI alone, on firmware of 32 bits",
@@ -1284,12 +1284,12 @@ const WRONG: &[Row] = &[
                 ..Uefi::default()
             });
         },
-        &["image-efi"],
+        &["image-firmware"],
     ),
     (
         "image without code for a BIOS",
         |c| c.scan().boot_code = false,
-        &["image-bios"],
+        &["image-firmware"],
     ),
     (
         "image without code for a BIOS on a UEFI machine",

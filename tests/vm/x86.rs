@@ -103,6 +103,28 @@ impl Case {
         self.row("migrated", start);
     }
 
+    /// The firmware starts stage 2 by `entry`, or as it has started the old system, and then the entry of
+    /// the new system.
+    #[track_caller]
+    fn is_migrated_by_firmware(self, entry: Option<&str>) {
+        let start = Instant::now();
+        let cfg = Migratecfg::new(&self.image);
+        let mut vm = self.up(self.machine(), &cfg);
+        let old = vm.wait_for(STARTS);
+        vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
+        let line = vm.wait_for(STARTS);
+        match entry {
+            Some(entry) => assert!(line.contains(&format!("\"{entry}\"")), "{line}"),
+            None => assert_eq!(line, old),
+        }
+        vm.wait_for("balena-migrate, stage 2");
+        let line = vm.wait_for(STARTS);
+        assert!(line.contains("\"resinOS\""), "{line}");
+        let (_, outcome) = vm.outcome(&self.facts(&cfg), true);
+        assert_eq!(outcome, Outcome::ResumedToTheEnd);
+        self.row("migrated", start);
+    }
+
     /// Stage 1 says each of `codes` and nothing else that is an error, and changes nothing.
     #[track_caller]
     fn is_refused(self, codes: &[&str]) {
@@ -325,6 +347,86 @@ fn other_releases() {
         }
         .is_migrated();
     }
+}
+
+/// What OVMF says before it starts an entry.
+const STARTS: &str = "BdsDxe: starting";
+
+/// The firmware's own entries, and what they name.
+const BOOT_VARIABLES: &str =
+    "cd /sys/firmware/efi/efivars && sha256sum Boot[0-9]* BootOrder* && ls";
+
+/// GRUB on UEFI firmware does as by a BIOS, and the new system has an entry of its own.
+#[test]
+fn grub_on_uefi_firmware() {
+    let case = Case::standard("uefi-grub", "Debian 12, GRUB", Root::Ext4, Board::UEFI);
+    case.is_migrated_by_firmware(None);
+}
+
+/// GRUB can't clear its one-shot on btrfs: the firmware starts stage 2 itself, once.
+#[test]
+fn boot_next_beside_btrfs() {
+    let case = Case::standard(
+        "uefi-btrfs",
+        "Debian 12, BootNext",
+        Root::Btrfs,
+        Board::UEFI,
+    );
+    let case = case.image(OsImage::gpt());
+    case.is_migrated_by_firmware(Some("balena-migrate"));
+}
+
+/// The same in a logical volume with /boot in it: stage 2 reaches the EFI system partition alone.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn boot_next_beside_a_logical_volume() {
+    let case = Case::standard(
+        "uefi-lvm-all",
+        "Debian 12, BootNext",
+        Root::LvmAll,
+        Board::UEFI,
+    );
+    case.is_migrated_by_firmware(Some("balena-migrate"));
+}
+
+/// Armed and undone, and after a rehearsal: the variables are as they were.
+#[test]
+fn boot_next_leaves_no_variables() {
+    let start = Instant::now();
+    let case = Case::standard("uefi-undo", "Debian 12, BootNext", Root::Btrfs, Board::UEFI);
+    let cfg = Migratecfg::new(&case.image);
+    let mut vm = case.up(case.machine(), &cfg);
+    let tree = vm.must(OLD_TREE);
+    let variables = vm.must(BOOT_VARIABLES);
+    vm.must(&format!("cd {PLACE} && {RUN}"));
+    let armed = vm.must("efibootmgr");
+    assert!(armed.contains("BootNext: "), "{armed}");
+    assert!(armed.contains("balena-migrate"), "{armed}");
+    vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
+    assert_eq!(
+        vm.must(BOOT_VARIABLES),
+        variables,
+        "an undo has left something"
+    );
+    assert_eq!(vm.must(OLD_TREE), tree, "an undo has left something");
+    vm.must(&format!("cd {PLACE} && {RUN} --pretend -r 3"));
+    vm.wait_reboot();
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_reboot();
+    vm.wait_agent();
+    let returned = vm.must(BOOT_VARIABLES);
+    assert_eq!(returned, variables, "stage 2 has left something");
+    vm.must("test ! -e /boot/efi/EFI/balena-migrate/initramfs.img");
+    let status = vm.must(&format!("cd {PLACE} && ./balena-migrate status"));
+    assert!(status.contains("rehearsal succeeded"), "status: {status}");
+    vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
+    assert_eq!(
+        vm.must(BOOT_VARIABLES),
+        variables,
+        "an undo has left something"
+    );
+    assert_eq!(vm.must(OLD_TREE), tree, "an undo has left something");
+    case.row("rehearsed, undone", start);
 }
 
 /// What UEFI firmware can't be left without, a BIOS can't start.
