@@ -107,9 +107,15 @@ impl Case {
     /// the new system.
     #[track_caller]
     fn is_migrated_by_firmware(self, entry: Option<&str>) {
-        let start = Instant::now();
         let cfg = Migratecfg::new(&self.image);
-        let mut vm = self.up(self.machine(), &cfg);
+        let vm = self.up(self.machine(), &cfg);
+        self.is_migrated_by_firmware_on(vm, &cfg, entry);
+    }
+
+    /// The same of a machine that is up.
+    #[track_caller]
+    fn is_migrated_by_firmware_on(self, mut vm: Vm, cfg: &Migratecfg, entry: Option<&str>) {
+        let start = Instant::now();
         let old = vm.wait_for(STARTS);
         vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
         let line = vm.wait_for(STARTS);
@@ -120,7 +126,7 @@ impl Case {
         vm.wait_for("balena-migrate, stage 2");
         let line = vm.wait_for(STARTS);
         assert!(line.contains("\"resinOS\""), "{line}");
-        let (_, outcome) = vm.outcome(&self.facts(&cfg), true);
+        let (_, outcome) = vm.outcome(&self.facts(cfg), true);
         assert_eq!(outcome, Outcome::ResumedToTheEnd);
         self.row("migrated", start);
     }
@@ -427,6 +433,43 @@ fn boot_next_leaves_no_variables() {
     );
     assert_eq!(vm.must(OLD_TREE), tree, "an undo has left something");
     case.row("rehearsed, undone", start);
+}
+
+/// systemd-boot in the place of GRUB, whose files are still there.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn systemd_boot() {
+    const PROGRAM: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+    let case = Case::standard(
+        "systemd-boot",
+        "Debian 12, systemd-boot",
+        Root::Ext4,
+        Board::UEFI,
+    );
+    let cfg = Migratecfg::new(&case.image);
+    let mut vm = case.up(case.machine(), &cfg);
+    let folder = tempfile::tempdir().expect("making a directory");
+    let to = folder.path().join("systemd-bootx64.efi");
+    std::fs::copy(PROGRAM, to).expect("copying systemd-boot (util/test installs what is needed)");
+    vm.send(folder.path(), "/run/loader");
+    vm.must(
+        "cd /boot/efi && mkdir -p EFI/systemd loader/entries && cp /run/loader/*.efi EFI/systemd/ && \
+         cp /boot/vmlinuz-* linux && cp /boot/initrd.img-* initrd && \
+         echo \"timeout 0\" > loader/loader.conf && \
+         { echo title Debian; echo linux /linux; echo initrd /initrd; \
+           echo options $(sed 's/BOOT_IMAGE=[^ ]* //' /proc/cmdline); } > loader/entries/debian.conf && \
+         efibootmgr --create --disk /dev/vda --part 2 --label sd \
+           --loader '\\EFI\\systemd\\systemd-bootx64.efi' && sync && df /boot/efi",
+    );
+    vm.wait_for(STARTS);
+    vm.begin_on_console("systemctl reboot");
+    vm.wait_reboot();
+    vm.wait_agent();
+    let cmdline = vm.must("cat /proc/cmdline");
+    assert!(!cmdline.contains("BOOT_IMAGE="), "{cmdline}");
+    let plan = vm.must(&format!("cd {PLACE} && ./balena-migrate plan"));
+    assert!(plan.contains("LoaderEntryOneShot"), "{plan}");
+    case.is_migrated_by_firmware_on(vm, &cfg, None);
 }
 
 /// What UEFI firmware can't be left without, a BIOS can't start.
