@@ -42,23 +42,24 @@ pub fn image(subject: &Subject) -> Vec<Finding> {
     findings.extend(labels(path, scan));
     findings.extend(fits(subject, path, scan));
     findings.extend(sector_size(subject, path));
-    // GRUB_INSTALL is the answer to that.
-    if subject.material.new_grub.is_none() {
-        findings.extend(firmware(subject, path, scan));
-    }
+    findings.extend(firmware(subject, path, scan));
     findings
 }
 
 /// The firmware of this machine finds something to start on the image.
 fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
     let firmware = &subject.host.firmware;
+    // GRUB_INSTALL is the answer to an image that lacks its boot loader.
+    let gets_grub = subject.material.new_grub.is_some();
     if !firmware.efi {
         let slug = scan
             .slug()
             .filter(|slug| !device::boots(subject.host, slug));
         let what = match slug {
             Some(slug) => format!("is made for {slug}, which starts by UEFI firmware alone"),
-            None if !scan.boot_code => "has no boot code in its first sector".to_owned(),
+            None if !scan.boot_code && !gets_grub => {
+                "has no boot code in its first sector".to_owned()
+            }
             None => return None,
         };
         return Some(Finding::error(
@@ -76,7 +77,7 @@ fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
     let has = |name: &&str| scan.boot.efi_loaders.iter().any(|known| known == name);
     // Without its boot partition there is more to say.
     let is_known = scan.partition("resin-boot").is_some();
-    (is_known && !has(&wanted)).then(|| {
+    (is_known && !gets_grub && !has(&wanted)).then(|| {
         Finding::error(
             "image-firmware",
             format!(
