@@ -165,9 +165,10 @@ if [ $boot = yes ]; then
 fi
 case $kind in
     lvm | lvm-all | thin | raid1 | sectors)
-        # As large as the device that it is copied to: what is around it takes less than 16 MiB.
-        truncate -s $((root_mib - 16))M "$out/source.raw"
-        ext4 "$out/source.raw" 0 $((root_mib - 16)) rootfs $root_uuid "$root"
+        # No larger than need be: an emulated processor copies it, and lets it grow there.
+        small_mib=$(($(du -sm "$root" | cut -f1) * 5 / 4))
+        truncate -s ${small_mib}M "$out/source.raw"
+        ext4 "$out/source.raw" 0 $small_mib rootfs $root_uuid "$root"
         ;;
     btrfs | xfs)
         truncate -s "${root_mib}M" "$out/source.raw"

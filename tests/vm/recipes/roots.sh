@@ -7,14 +7,20 @@
 # system with the files with SOURCE.
 set -eux
 
+# Who is silent for too long is given up.
+(while sleep 20; do echo .; done) &
+trap 'kill $!' EXIT
+
 kind=$1
 target=$(readlink -f /dev/disk/by-id/virtio-BENCH-target)
 source=$(readlink -f /dev/disk/by-id/virtio-BENCH-source)
 esp=${target}2
 # The last partition.
 root=$(ls "$target"* | sort | tail -n 1)
-image_mib=$(($(blockdev --getsize64 "$source") >> 20))
-copy() { dd if="$source" of="$1" bs=1M conv=sparse status=none; }
+copy() { # device
+    dd if="$source" of="$1" bs=1M conv=sparse status=none
+    resize2fs -f "$1"
+}
 
 options=
 case $kind in
@@ -22,11 +28,11 @@ case $kind in
         pvcreate -q "$root"
         vgcreate -q vg "$root"
         if [ "$kind" = thin ]; then
-            # Half of what is there: a thin volume may have more than its pool.
-            lvcreate -q -L $((image_mib - 64))M -T vg/pool
-            lvcreate -q -V "${image_mib}M" -T vg/pool -n root
+            # The rest of the group is for the metadata of the pool.
+            lvcreate -q -l 90%FREE -T vg/pool
+            lvcreate -q -V 1400M -T vg/pool -n root
         else
-            lvcreate -q -L "${image_mib}M" -n root vg
+            lvcreate -q -l 100%FREE -n root vg
         fi
         device=/dev/vg/root
         copy $device
@@ -36,7 +42,7 @@ case $kind in
         other=$(ls "$other"* | sort | tail -n 1)
         # Clean as they are: all that is read was written to both.
         mdadm --create /dev/md0 --run --assume-clean --bitmap=none --level=1 --raid-devices=2 \
-            --metadata=1.2 --size="${image_mib}M" "$root" "$other"
+            --metadata=1.2 "$root" "$other"
         device=/dev/md0
         copy $device
         ;;
@@ -90,10 +96,5 @@ if [ "$kind" = sectors ]; then
 fi
 for name in dev proc sys run; do mount --rbind --make-rslave /$name /mnt/$name; done
 chroot /mnt update-grub
-for name in run sys proc dev; do umount -l /mnt/$name; done
-umount -R /mnt
-case $kind in
-    lvm | lvm-all | thin) vgchange -q -an vg ;;
-    raid1) mdadm --stop /dev/md0 ;;
-esac
+# The shutdown lets go of all that.
 sync
