@@ -109,7 +109,8 @@ kit=$out/kit
 mkdir -p "$kit/modules"
 cp "$root"/boot/vmlinuz-* "$kit/vmlinuz"
 release=$(ls "$root/lib/modules")
-for module in virtio_pci virtio_blk vfat nls_cp437 nls_ascii nls_utf8 nvme ahci sd_mod virtio_scsi; do
+for module in virtio_pci virtio_blk nvme ahci sd_mod virtio_scsi \
+    ext4 crc32c_generic vfat nls_cp437 nls_ascii nls_utf8; do
     # What a kernel has built in, or has not got, gives no line.
     chroot "$root" modprobe -S "$release" --show-depends "$module" 2> /dev/null || true
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$kit/modules/order"
