@@ -210,6 +210,7 @@ const BIOS: Board = Board {
 
 /// The bench's own: GRUB of the old guest starts by OVMF, and the firmware keeps its variables.
 #[test]
+#[ignore = "long: a machine of its own"]
 fn a_guest_boots_by_uefi_firmware_that_keeps_its_variables() {
     let guest = Guest {
         tree: Tree::Standard,
@@ -341,41 +342,14 @@ fn xfs_by_a_bios() {
 
 /// UEFI firmware and GRUB, to an image that has no boot code for a BIOS.
 #[test]
+#[ignore = "long: a machine of its own"]
 fn uefi_by_grub_to_gpt() {
     Case::standard("uefi-gpt-image", "Debian 12", Root::Ext4, Board::UEFI)
         .image(OsImage::gpt())
         .is_migrated();
 }
 
-/// The same to an image with an MBR.
-#[test]
-#[ignore = "long: a machine of its own"]
-fn uefi_by_grub_to_mbr() {
-    Case::standard("uefi-mbr-image", "Debian 12", Root::Ext4, Board::UEFI).is_migrated();
-}
-
-/// GRUB can't clear its one-shot there, but the firmware boots once. Stage 2 leaves word on the EFI
-/// system partition.
-#[test]
-fn a_logical_volume_without_boot_by_uefi() {
-    Case::standard("uefi-lvm-all", "Debian 12", Root::LvmAll, Board::UEFI).is_migrated();
-}
-
-/// The firmware forgets what it was told.
-#[test]
-#[ignore = "long: a machine of its own"]
-fn a_rehearsal_by_uefi() {
-    Case::standard("uefi-rehearsal", "Debian 12", Root::LvmAll, Board::UEFI).comes_back();
-}
-
-/// btrfs does not say where on the disk a file is: the image waits in memory.
-#[test]
-#[ignore = "long: a machine of its own"]
-fn btrfs_by_uefi() {
-    Case::standard("uefi-btrfs", "Debian 12", Root::Btrfs, Board::UEFI).is_migrated();
-}
-
-/// xfs does.
+/// The firmware boots once where GRUB can't be trusted to.
 #[test]
 #[ignore = "long: a machine of its own"]
 fn xfs_by_uefi() {
