@@ -34,7 +34,7 @@ need_packages() {
 # load keyfiles into.
 need_test_packages() {
     need_packages fdisk e2fsprogs dosfstools mtools gzip xz-utils zstd bzip2 zip busybox-static
-    need_packages network-manager dbus util-linux
+    need_packages network-manager dbus util-linux xfsprogs btrfs-progs
     need_packages grub-emu grub-common grub-pc-bin grub-efi-amd64-bin grub-efi-ia32-bin
 }
 

@@ -18,8 +18,9 @@ pub const INITRAMFS: &str = "/boot/balena-migrate.img";
 /// Our script where grub.cfg does not source custom.cfg.
 const SCRIPT: &str = "/etc/grub.d/42_balena_migrate";
 
-/// File systems on which GRUB can write a block in place.
-const WRITABLE: [&str; 4] = ["ext2", "ext3", "ext4", "vfat"];
+/// File systems on which GRUB can write a block in place: those whose data has no checksums and lies
+/// where the file says.
+pub const WRITABLE: [&str; 4] = ["ext2", "ext3", "ext4", "vfat"];
 
 /// GRUB 2.
 pub struct Grub;

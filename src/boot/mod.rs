@@ -154,7 +154,11 @@ fn grub_not_running(host: &Host) -> Option<Finding> {
         .mount_of(&grub.dir)
         .and_then(|mount| mount.uuid.as_ref());
     let stub = uefi.grub_stub.as_ref();
-    let elsewhere = stub.filter(|stub| stub.fs_uuid.is_some() && stub.fs_uuid.as_ref() != ours);
+    // RHEL 8 has its whole configuration there, which looks for /boot.
+    let whole = format!("{}/grub.cfg", grub.dir);
+    let elsewhere = stub
+        .filter(|stub| stub.path != whole)
+        .filter(|stub| stub.fs_uuid.is_some() && stub.fs_uuid.as_ref() != ours);
     let what = match (other, elsewhere) {
         (Some(info), _) => format!("{info} started this system, and not GRUB"),
         (None, _) if !by_grub => "this system was not started by GRUB".to_owned(),

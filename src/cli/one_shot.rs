@@ -50,7 +50,7 @@ pub(super) fn without_report(sys: &Sys, grubenv: &str) -> String {
             "GRUB took the entry (next_entry is cleared in {grubenv}),\nand stage 2 has put the files of \
              the boot loader back. It left no report:\n\
              - Power was lost right after that, or the machine stopped.\n\
-             - The file system of / was not found or is full: with LOG_DRIVE the log is on another one.\n"
+             - The file system for its report was not found or is full: LOG_DRIVE may have the log.\n"
         ),
         Traces::Unknown => {
             format!("{grubenv}\ncan't be read, which would tell whether GRUB took the entry.\n")
@@ -207,8 +207,7 @@ mod tests {
              GRUB took the entry (next_entry is cleared in /boot/grub/grubenv),\n\
              and stage 2 has put the files of the boot loader back. It left no report:\n\
              - Power was lost right after that, or the machine stopped.\n\
-             - The file system of / was not found or is full: with LOG_DRIVE the log is on another \
-             one.\n"
+             - The file system for its report was not found or is full: LOG_DRIVE may have the log.\n"
         );
     }
 

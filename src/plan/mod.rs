@@ -31,8 +31,7 @@ use crate::step::keep::{Content, Growth, Keep, Wanted};
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
 
-/// Folder for the report of stage 2 in the root of a file system that / is not on; in / itself it is the
-/// journal's.
+/// Folder for the report of stage 2 in the root of a file system that the journal is not on.
 const REPORT_DIR: &str = "balena-migrate.report";
 
 /// What stage 1 will do.
@@ -74,9 +73,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let (config, host, material) = (subject.config, subject.host, subject.material);
     let scan = material.image.as_ref().expect("checked: the image");
     let haven = host.haven().expect("checked: the root");
-    let report = match haven.point.as_str() {
-        "/" => DIR.to_owned(),
-        point => format!("{point}/{REPORT_DIR}"),
+    let journal = host.mount_of(DIR);
+    let report = match journal.is_some_and(|mount| mount.uuid == haven.uuid) {
+        true => DIR.to_owned(),
+        false => format!("{}/{REPORT_DIR}", haven.point.trim_end_matches('/')),
     };
     let disk = host.root_disk().expect("checked: the disk");
     let Ok(boot) = boot::of(host) else {

@@ -253,7 +253,7 @@ fn every_captured_machine_has_its_golden_text() {
         is_golden(name, &text);
         seen += 1;
     }
-    assert!(seen >= 26, "{seen} machines");
+    assert!(seen >= 31, "{seen} machines");
 }
 
 /// A /boot of its own: paths in the menu entry are relative to it, and so is the UUID.
@@ -646,6 +646,25 @@ fn a_definition_is_packed_by_us_and_handed_over() {
         &plan.work.steps[2],
         Step::SealHandover { backup: Some(place), .. } if place.path == made
     ));
+}
+
+/// The journal is on a file system of its own: the report is not left there.
+#[test]
+fn a_var_of_its_own_does_not_get_the_report() {
+    let mut case = case("debian-12-bios");
+    let mut var = case.host.mounts[0].clone();
+    (var.point, var.device_name) = ("/var".into(), "dm-0".into());
+    var.uuid = Some("5-5".into());
+    case.host.mounts.push(var);
+    let plan = case.plan();
+    assert_eq!(plan.report, "/balena-migrate.report");
+    let report = &handover(&plan).report;
+    assert_eq!(report.dir, "/balena-migrate.report");
+    assert_eq!(Some(&report.fs.uuid), case.host.mounts[0].uuid.as_ref());
+    assert_eq!(
+        plan.work.steps[0].describe(),
+        "make the folder /balena-migrate.report"
+    );
 }
 
 #[test]
@@ -1336,8 +1355,8 @@ const WRONG: &[Row] = &[
         &["grub-search"],
     ),
     (
-        "/boot on xfs",
-        |c| c.with_boot("xfs", Some("1-2")),
+        "/boot on btrfs",
+        |c| c.with_boot("btrfs", Some("1-2")),
         &["grub-write"],
     ),
     (
