@@ -5,75 +5,19 @@
 //! in, which is enough for what grub-mkconfig and the distributions' scripts write.
 
 use super::Menu;
+use super::grub_script::{self, Statement, first_word};
 
 /// A configuration of GRUB, statement by statement.
 pub(super) struct GrubCfg {
     statements: Vec<Statement>,
 }
 
-/// A statement, or the head of a branch, without quotes and without braces around names.
-struct Statement {
-    text: String,
-    /// The branches and blocks around it, outermost first.
-    within: Vec<String>,
-}
-
-impl Statement {
-    fn first_word(&self) -> &str {
-        first_word(&self.text)
-    }
-
-    /// The value that it gives to a variable.
-    fn sets(&self, name: &str) -> Option<&str> {
-        let assignment = self.text.strip_prefix("set ").unwrap_or(&self.text);
-        assignment.strip_prefix(name)?.strip_prefix('=')
-    }
-
-    /// It is carried out when the file is read, rather than when an entry starts or a function is
-    /// called.
-    fn is_run(&self) -> bool {
-        let is_later = |block: &String| {
-            matches!(
-                first_word(block),
-                "menuentry" | "submenu" | "function" | "{"
-            )
-        };
-        !self.within.iter().any(is_later)
-    }
-}
-
 impl GrubCfg {
     /// Takes a text apart.
     pub(super) fn parse(text: &str) -> GrubCfg {
-        let mut statements = Vec::new();
-        let mut within: Vec<String> = Vec::new();
-        for piece in pieces(text) {
-            match piece {
-                Piece::Open => {
-                    let head = statements.last();
-                    within.push(head.map_or("{".into(), |last: &Statement| last.text.clone()));
-                }
-                Piece::Close => drop(within.pop()),
-                Piece::Text(text) => match first_word(&text) {
-                    "fi" => drop(within.pop()),
-                    "if" | "elif" | "else" => {
-                        if first_word(&text) != "if" {
-                            within.pop();
-                        }
-                        statements.push(Statement {
-                            text: text.clone(),
-                            within: within.clone(),
-                        });
-                        within.push(text);
-                    }
-                    _ => statements.push(Statement {
-                        text,
-                        within: within.clone(),
-                    }),
-                },
-            }
+        GrubCfg {
+            statements: grub_script::parse(text),
         }
-        GrubCfg { statements }
     }
 
     /// Whether it has a menu of its own, rather than only the place of another configuration, as those
@@ -181,71 +125,6 @@ fn first_default(statements: &[Statement]) -> Option<&str> {
         .iter()
         .find(|statement| statement.within.is_empty() && statement.sets("default").is_some())
         .map(|statement| statement.text.as_str())
-}
-
-/// A part of a text.
-enum Piece {
-    Text(String),
-    Open,
-    Close,
-}
-
-/// Statements and braces, without comments, quotes, and the words around branches.
-fn pieces(text: &str) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for line in text.lines() {
-        let mut statement = String::new();
-        let mut quote = None;
-        let mut last = ' ';
-        let mut letters = line.chars().peekable();
-        while let Some(letter) = letters.next() {
-            let starts_word = last.is_whitespace() || last == ';';
-            match letter {
-                _ if quote == Some(letter) => quote = None,
-                '"' | '\'' if quote.is_none() => quote = Some(letter),
-                // Braces around a name, in quotes too.
-                '{' if last == '$' => {
-                    statement.extend(letters.by_ref().take_while(|letter| *letter != '}'));
-                }
-                _ if quote.is_some() => statement.push(letter),
-                '#' if starts_word => break,
-                ';' => end(&mut statement, &mut pieces),
-                '{' | '}' if starts_word => {
-                    end(&mut statement, &mut pieces);
-                    pieces.push(match letter {
-                        '{' => Piece::Open,
-                        _ => Piece::Close,
-                    });
-                }
-                _ => statement.push(letter),
-            }
-            last = letter;
-        }
-        end(&mut statement, &mut pieces);
-    }
-    pieces
-}
-
-/// Ends a statement.
-fn end(statement: &mut String, pieces: &mut Vec<Piece>) {
-    let words: Vec<&str> = statement.split_whitespace().collect();
-    let words = match words.as_slice() {
-        ["then" | "do", rest @ ..] => rest,
-        // `else` needs no semicolon before what it does.
-        ["else", rest @ ..] => {
-            pieces.push(Piece::Text("else".into()));
-            rest
-        }
-        all => all,
-    };
-    if !words.is_empty() {
-        pieces.push(Piece::Text(words.join(" ")));
-    }
-    statement.clear();
-}
-
-fn first_word(text: &str) -> &str {
-    text.split(' ').next().unwrap_or_default()
 }
 
 #[cfg(test)]

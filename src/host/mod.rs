@@ -9,6 +9,7 @@ mod disks;
 mod firmware;
 mod grub;
 mod grub_cfg;
+mod grub_script;
 pub mod grub_tools;
 mod interfaces;
 mod kernel;
