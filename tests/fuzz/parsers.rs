@@ -7,6 +7,8 @@ use std::io::Cursor;
 use balena_migrate::backup::{definition, inspect};
 use balena_migrate::boot::{cmdline, grubenv};
 use balena_migrate::config::{self, Overrides, balena};
+use balena_migrate::efi::gpt;
+use balena_migrate::efi::load_option::LoadOption;
 use balena_migrate::handover::Handover;
 use balena_migrate::host::NetworkKind;
 use balena_migrate::initramfs::decompress;
@@ -51,6 +53,21 @@ pub const PARSERS: &[Parser] = &[
         let _ = superblock::identify(bytes);
         let _ = superblock::table_identity(bytes, 512);
         let _ = superblock::table_identity(bytes, 4096);
+    }),
+    ("gpt", |bytes| {
+        let mut read = |at: u64, len: usize| {
+            let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
+            let rest = rest.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+            Ok(rest[..len.min(rest.len())].to_vec())
+        };
+        for sector in [512, 4096] {
+            let _ = gpt::entries(sector, &mut read);
+        }
+    }),
+    ("load_option", |bytes| {
+        if let Some(option) = LoadOption::parse(bytes) {
+            let _ = option.to_bytes();
+        }
     }),
     ("grubenv", |bytes| {
         if let Ok(text) = std::str::from_utf8(bytes) {

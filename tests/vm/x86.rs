@@ -500,6 +500,12 @@ fn systemd_boot() {
     assert!(!cmdline.contains("BOOT_IMAGE="), "{cmdline}");
     let plan = vm.must(&format!("cd {PLACE} && ./balena-migrate plan"));
     assert!(plan.contains("LoaderEntryOneShot"), "{plan}");
+    // The kernel makes this variable immutable.
+    const ONE_SHOT: &str = "/sys/firmware/efi/efivars/LoaderEntryOneShot-*";
+    vm.must(&format!("cd {PLACE} && {RUN}"));
+    vm.must(&format!("lsattr {ONE_SHOT} | grep -e '^-*i'"));
+    vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
+    vm.must(&format!("! ls {ONE_SHOT} /boot/efi/EFI/balena-migrate"));
     case.is_migrated_by_firmware_on(vm, &cfg, None);
 }
 
