@@ -244,6 +244,31 @@ mod tests {
         assert_eq!(sys.read_efi("A-1").unwrap(), Some(variable(b"x")));
     }
 
+    /// Where this user and this file system have such a flag; the virtual machines have it always.
+    #[test]
+    fn an_immutable_variable_is_replaced_keeps_its_flag_and_is_removed() {
+        let (dir, sys) = machine();
+        sys.write_efi("A-1", &variable(b"old")).unwrap();
+        let path = dir.path().join(&DIR[1..]).join("A-1");
+        let flags = || {
+            let mut flags = 0;
+            let file = File::open(&path).unwrap();
+            // SAFETY: as in `Changeable::make`.
+            unsafe { ioctls::get_flags(file.as_raw_fd(), &raw mut flags) }.unwrap();
+            flags
+        };
+        let file = File::open(&path).unwrap();
+        if set_flags(&file, flags() | IMMUTABLE).is_err() {
+            return;
+        }
+        assert!(fs::write(&path, b"x").is_err(), "it is immutable");
+        sys.write_efi("A-1", &variable(b"new")).unwrap();
+        assert_eq!(sys.read_efi("A-1").unwrap(), Some(variable(b"new")));
+        assert_ne!(flags() & IMMUTABLE, 0);
+        sys.remove_efi("A-1").unwrap();
+        assert!(!path.exists());
+    }
+
     #[test]
     fn an_error_names_the_variable_and_what_to_look_at() {
         let sys = Sys::new("/nonexistent");
