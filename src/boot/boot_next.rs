@@ -5,7 +5,7 @@
 //! after it goes to the old system. That needs no boot loader that can write.
 
 use super::{Armament, BootLoader, Entry, Files, esp};
-use crate::efi::load_option::{ACTIVE, HardDrive, LoadOption, Node, PartitionId};
+use crate::efi::load_option::{ACTIVE, HardDrive, LoadOption, Node};
 use crate::efi::{self, OUR_ENTRY, Variable};
 use crate::finding::Finding;
 use crate::host::Host;
@@ -115,11 +115,10 @@ fn esp_drive(host: &Host, uefi: &Uefi) -> HardDrive {
         .partition(name)
         .expect("checked: the EFI system partition");
     let sector = u64::from(disk.sector_bytes);
-    let id = uefi.partitions.get(name).cloned();
     HardDrive {
         number: part.number,
         start: part.start / sector,
         sectors: part.bytes / sector,
-        id: id.unwrap_or(PartitionId::Mbr("00000000".to_owned(), part.start / sector)),
+        id: uefi.partitions[name].clone(),
     }
 }

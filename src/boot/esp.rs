@@ -83,6 +83,13 @@ fn check_mount(host: &Host, uefi: &Uefi) -> Option<Finding> {
             "mount the partition that the firmware starts this system from at /boot/efi",
         ));
     };
+    if !uefi.partitions.contains_key(name) {
+        return Some(Finding::error(
+            "esp",
+            format!("the partition table that names the EFI system partition {name} can't be read"),
+            "look at it with a tool for partition tables, and run as root",
+        ));
+    }
     let mount = uefi.esp_mount(&host.mounts);
     let uuid = mount.and_then(|mount| mount.uuid.as_ref());
     uuid.is_none().then(|| {

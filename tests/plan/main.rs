@@ -291,6 +291,11 @@ fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
         ),
         ("no ESP", |c| c.uefi().esp = None, &["esp"]),
         (
+            "a partition table that can't be read",
+            |c| c.uefi().partitions.clear(),
+            &["esp"],
+        ),
+        (
             "ESP not mounted",
             |c| c.host.mounts.retain(|mount| mount.point != "/boot/efi"),
             &["esp-mount"],
