@@ -28,6 +28,7 @@ pub struct Row {
     pub findings: &'static [&'static str],
 }
 
+/// Nothing out of the usual.
 pub const USUAL: Row = Row {
     name: "usual",
     settings: &[("GRUB_TIMEOUT", "0")],
@@ -44,9 +45,11 @@ pub struct Machine {
     row: &'static Row,
 }
 
-pub const UUID: &str = "11111111-2222-4333-8444-555555555555";
+/// Of the file system of the disk.
+const UUID: &str = "11111111-2222-4333-8444-555555555555";
 
 impl Machine {
+    /// The machine of a row, not armed.
     pub fn new(row: &'static Row) -> Machine {
         let root = tempfile::tempdir().unwrap();
         let machine = Machine { root, row };
