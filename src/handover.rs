@@ -219,33 +219,38 @@ pub struct Payload {
     pub image: Image,
 }
 
-/// What brings stage 2 back after a power cut in the middle of the flash: boot code that needs
-/// no file system, and the [`crate::resume`] record that says how far the flash is.
+/// What brings stage 2 back after a power cut in the middle of the flash: a first sector that leads to
+/// it, and the [`crate::resume`] record that says how far the flash is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
     /// Where the record is: [`crate::resume::RECORD_BYTES`], outside of what the flash touches.
     pub record: Extent,
-    /// The boot code for the first sector of the disk, 440 bytes as hex digits. With it there,
-    /// the firmware starts stage 2 at every boot.
-    pub boot_code: String,
-    /// Where secrets lie outside of what the flash touches (the initramfs that the boot code
-    /// loads); wiped once the new system is complete.
+    /// What the first sector of the disk is to begin with, as hex digits: on a BIOS [`BOOT_CODE_BYTES`],
+    /// and the old system's signature and partition table stay; for UEFI firmware all of an MBR. With
+    /// it there, the firmware starts stage 2 at every boot.
+    pub first_sector: String,
+    /// Where secrets lie outside of what the flash touches (the initramfs that is loaded then);
+    /// wiped once the new system is complete.
     pub secrets: Vec<Extent>,
 }
 
 /// Size in bytes of the boot code of an MBR; the disk signature and the partition table follow.
 pub const BOOT_CODE_BYTES: usize = 440;
 
+/// Size in bytes of an MBR, also on larger sectors.
+pub const MBR_BYTES: usize = 512;
+
 impl Resume {
-    /// The bytes of [`Resume::boot_code`]; none when it is not [`BOOT_CODE_BYTES`] in hex digits.
-    pub fn boot_code(&self) -> Option<[u8; BOOT_CODE_BYTES]> {
-        let digits = self.boot_code.as_bytes();
+    /// The bytes of [`Resume::first_sector`]; none when they are neither boot code nor an MBR in hex
+    /// digits.
+    pub fn first_sector(&self) -> Option<Vec<u8>> {
+        let digits = self.first_sector.as_bytes();
         let bytes: Option<Vec<u8>> = digits
             .chunks(2)
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
             .collect();
-        bytes?.try_into().ok()
+        bytes.filter(|bytes| [BOOT_CODE_BYTES, MBR_BYTES].contains(&bytes.len()))
     }
 }
 

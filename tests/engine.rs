@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,12 +26,13 @@ use balena_migrate::payload::scan::{BootFiles, Scan};
 use balena_migrate::plan::Steps;
 use balena_migrate::resume::{Record, State};
 use balena_migrate::secret::Secret;
-use balena_migrate::step::core::{self, BuildCore};
+use balena_migrate::step::core::{self, BuildCore, CoreFirmware};
 use balena_migrate::step::keep::{Content, Growth, Keep, Wanted};
 use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
 use balena_migrate::sys::files::Gate;
 use balena_migrate::sys::{Sys, efivars};
 use disk::{Disk, MIB};
+use fatfs::{FileSystem, FsOptions};
 
 #[path = "keep/disk.rs"]
 mod disk;
@@ -106,7 +107,7 @@ fn machine() -> tempfile::TempDir {
         "usr/bin/grub-mkimage",
         "#!/bin/sh\nhead -c 500 /dev/zero > core.img\n\
          printf '\\002\\0\\0\\0\\0\\0\\0\\0\\002\\0\\040\\010' >> core.img\n\
-         head -c 1024 core.tar >> core.img\n",
+         if [ -e core.tar ]; then head -c 1024 core.tar >> core.img; fi\n",
         0o755,
     );
     let mut boot_img = vec![0; 512];
@@ -211,7 +212,7 @@ fn sys_of(dir: &tempfile::TempDir) -> Sys {
     Sys::new(dir.path()).on_media(Arc::new(small_disk()))
 }
 
-fn keep() -> Keep {
+fn keep(firmware: CoreFirmware) -> Keep {
     let wanted = |name: &str, content| Wanted {
         name: name.into(),
         content,
@@ -219,7 +220,7 @@ fn keep() -> Keep {
     };
     let mut image = handover().payload.image;
     image.bytes = 2 * MIB;
-    let mut files = core::files("/boot/vmlinuz", MIB);
+    let mut files = core::files(firmware, "/boot/vmlinuz", 8, MIB);
     files.push(wanted(
         "payload",
         Content::Copy {
@@ -240,9 +241,11 @@ fn keep() -> Keep {
     }
 }
 
-fn core() -> BuildCore {
+fn core(firmware: CoreFirmware) -> BuildCore {
     BuildCore {
-        keep: keep(),
+        firmware,
+        kernel: "/boot/vmlinuz".into(),
+        keep: keep(firmware),
         tools: CoreTools {
             mkimage: "/usr/bin/grub-mkimage".into(),
             dir: "/usr/lib/grub/i386-pc".into(),
@@ -278,10 +281,14 @@ fn data(space: Option<ExtSpace>) -> DataPlace {
 /// One step of every kind that needs no tool of a distribution. The backup is made by the script or
 /// by us.
 fn steps(backup: Step, backup_limit: u64) -> Steps {
+    steps_on(CoreFirmware::Bios, backup, backup_limit)
+}
+
+fn steps_on(firmware: CoreFirmware, backup: Step, backup_limit: u64) -> Steps {
     let fs = handover().report.fs;
     let steps = vec![
         backup,
-        Step::Keep(Box::new(keep())),
+        Step::Keep(Box::new(keep(firmware))),
         Step::SealHandover {
             handover: Box::new(handover()),
             backup: Some(BackupPlace {
@@ -291,7 +298,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
                     path: "/home/backup.tgz".into(),
                 }),
             }),
-            core: Some(Box::new(core())),
+            core: Some(Box::new(core(firmware))),
             backup_limit,
             data: Box::new(data(None)),
             kept: Some("/balena-migrate.keep".into()),
@@ -308,7 +315,7 @@ fn steps(backup: Step, backup_limit: u64) -> Steps {
                 compression: Compression::None,
             }),
         },
-        Step::BuildCore(Box::new(core())),
+        Step::BuildCore(Box::new(core(firmware))),
         Step::WriteFile {
             path: "/boot/grub/custom.cfg".into(),
             content: Secret::new(format!("menuentry ours {{}}\n{OLD_CUSTOM}")),
@@ -411,7 +418,7 @@ fn what_resumes_the_flash_is_on_the_disk_and_the_hand_over_knows_where() {
     // The boot code starts the core, and the core its own rest.
     let sector = |hex: &str| u64::from_str_radix(hex, 16).unwrap().swap_bytes();
     let place = core.extents[0].start / 512;
-    assert_eq!(sector(&resume.boot_code[2 * 0x5c..2 * 0x64]), place);
+    assert_eq!(sector(&resume.first_sector[2 * 0x5c..2 * 0x64]), place);
     let core = raw(&core.extents);
     assert_eq!(core[500..508], (place + 1).to_le_bytes());
     // Its configuration names the sectors of the others.
@@ -421,6 +428,48 @@ fn what_resumes_the_flash_is_on_the_disk_and_the_hand_over_knows_where() {
         kernel.extents[0].start / 512
     );
     assert!(config.contains(&run), "{run}\n{config}");
+}
+
+#[test]
+fn on_uefi_firmware_a_partition_of_its_own_resumes_the_flash() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = sys_of(&dir);
+    let steps = steps_on(CoreFirmware::Uefi { bits: 64 }, script(), 1000);
+    apply(&sys, &sys, &steps).unwrap();
+    let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
+    let resume = Handover::parse(&sealed).unwrap().resume.unwrap();
+    let first = resume.first_sector().unwrap();
+    let [place] = resume.secrets[..] else {
+        panic!("{resume:?}");
+    };
+    let le = |at: usize| u64::from(u32::from_le_bytes(first[at..at + 4].try_into().unwrap()));
+    assert_eq!((first.len(), first[450]), (512, 0xef));
+    assert_eq!((le(454), le(458)), (place.start / 512, place.bytes / 512));
+    let mut partition = Vec::new();
+    let range = place.start..place.end();
+    sys.read_raw("/dev/vda", &[range], &mut |part| {
+        partition.extend_from_slice(part);
+        Ok(())
+    })
+    .unwrap();
+    let fs = FileSystem::new(Cursor::new(&mut partition), FsOptions::new()).unwrap();
+    let read = |path: &str| {
+        let mut content = Vec::new();
+        let mut file = fs.root_dir().open_file(path).unwrap();
+        file.read_to_end(&mut content).unwrap();
+        content
+    };
+    assert_eq!(read("linux"), b"a kernel");
+    assert_eq!(
+        read("initramfs"),
+        sys.read("/boot/balena-migrate.img").unwrap()
+    );
+    assert!(!read("EFI/BOOT/BOOTX64.EFI").is_empty());
+    let config = String::from_utf8(read("EFI/BOOT/grub.cfg")).unwrap();
+    assert!(config.contains("if linux /linux console=tty0;"), "{config}");
+    undo(&sys).unwrap();
+    assert_eq!(tree_of(dir.path()), before);
 }
 
 /// Counts the changes of a whole run.

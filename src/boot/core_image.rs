@@ -85,7 +85,7 @@ fn run(extent: Extent) -> String {
 }
 
 /// GRUB speaks on the serial line that the kernel has as a console, if it has one.
-fn serial(arguments: &[String]) -> String {
+pub(super) fn serial(arguments: &[String]) -> String {
     let console = arguments.iter().find_map(|argument| {
         let options = argument.strip_prefix("console=ttyS")?;
         let (unit, mode) = options.split_once(',').unwrap_or((options, "115200"));

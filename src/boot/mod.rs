@@ -2,6 +2,7 @@
 
 pub mod boot_next;
 pub mod cmdline;
+pub mod core_esp;
 pub mod core_image;
 pub mod esp;
 pub mod grub;

@@ -2,12 +2,16 @@
 
 use super::Subject;
 use super::place::{Choice, Ground, ground};
-use crate::host::CoreTools;
+use crate::boot::core_esp;
+use crate::host::{CoreTools, Host};
 use crate::payload::scan::Scan;
 use crate::place::Waits;
+use crate::step::core::CoreFirmware;
 
-/// What the core that brings stage 2 back is made with, and where it is kept.
+/// What brings stage 2 back is made with this, and kept there.
 pub struct Means<'a> {
+    /// What starts it.
+    pub firmware: CoreFirmware,
     /// GRUB's tools.
     pub tools: &'a CoreTools,
     /// The file system for its files.
@@ -23,10 +27,19 @@ pub fn means<'a>(subject: &Subject<'a>, scan: &Scan, choice: &Choice) -> Result<
     if choice.backup == Waits::Memory && super::place::has_backup(subject) {
         return Err("the backup waits in memory, which a power cut empties".to_owned());
     }
-    if host.firmware.efi {
-        return Err("UEFI firmware does not start a disk without its partitions".to_owned());
-    }
     let ground = ground(subject, scan)?;
+    let (firmware, tools) = match host.firmware.efi {
+        true => by_uefi(host)?,
+        false => by_bios(host, &ground)?,
+    };
+    Ok(Means {
+        firmware,
+        tools,
+        ground,
+    })
+}
+
+fn by_bios<'a>(host: &'a Host, ground: &Ground) -> Result<(CoreFirmware, &'a CoreTools), String> {
     if ground.disk.sector_bytes != 512 {
         return Err(format!(
             "a BIOS does not start disks with sectors of {} bytes",
@@ -39,11 +52,24 @@ pub fn means<'a>(subject: &Subject<'a>, scan: &Scan, choice: &Choice) -> Result<
         return Err("GRUB is not on the disk that is overwritten".to_owned());
     }
     match grub.and_then(|grub| grub.core_tools.as_ref()) {
-        Some(tools) => Ok(Means { tools, ground }),
+        Some(tools) => Ok((CoreFirmware::Bios, tools)),
         None => Err(
             "grub-mkimage, or GRUB's modules for a BIOS, are not installed (Debian: \
                      grub-pc-bin)"
                 .to_owned(),
         ),
+    }
+}
+
+fn by_uefi(host: &Host) -> Result<(CoreFirmware, &CoreTools), String> {
+    let uefi = host.firmware.uefi.as_ref();
+    let bits = uefi.and_then(|uefi| uefi.bits).unwrap_or(64);
+    match uefi.and_then(|uefi| uefi.core_tools.as_ref()) {
+        Some(tools) => Ok((CoreFirmware::Uefi { bits }, tools)),
+        None => Err(format!(
+            "grub-mkimage, or GRUB's modules for {}, are not installed (Debian: grub-common and \
+             grub-efi-amd64-bin)",
+            core_esp::platform(bits)
+        )),
     }
 }

@@ -1,32 +1,49 @@
-//! Makes what brings stage 2 back after a power cut in the middle of the flash: a GRUB core, the
-//! kernel and the initramfs on the disk itself, and the record that says how far the flash is.
+//! Makes what brings stage 2 back after a power cut in the middle of the flash: GRUB, the kernel and the
+//! initramfs on the disk itself, and the record that says how far the flash is.
 //!
-//! The places come from [`super::keep`], the contents from [`core_image`].
+//! The places come from [`super::keep`], the contents from [`core_image`] and [`core_esp`].
 
 use anyhow::{Context, Result, bail};
 
 use super::act::run;
 use super::keep::{fill_reserved, read_manifest};
-use crate::boot::core_image;
+use crate::boot::{core_esp, core_image};
 use crate::handover::{Extent, Resume};
-use crate::payload::digest::hex;
+use crate::payload::digest::{hex, sha256_hex};
 use crate::place::{Kept, Manifest};
 use crate::resume::{BootFile, Record, State};
-use crate::step::core::{BuildCore, CORE, INITRAMFS, KERNEL, RECORD};
+use crate::step::core::{BuildCore, CORE, CoreFirmware, ESP, INITRAMFS, KERNEL, RECORD};
 use crate::sys::Sys;
 
 /// What the hand-over says of it: known as soon as the files have their places.
 pub fn resume(sys: &Sys, core: &BuildCore) -> Result<Resume> {
     let manifest = read_manifest(sys, &core.keep.folder)?;
-    let path = format!("{}/boot.img", core.tools.dir);
-    let boot_img = sys.read(&path).with_context(|| format!("reading {path}"))?;
-    let code = core_image::boot_code(&boot_img, one_piece(&manifest, CORE)?)
-        .with_context(|| format!("using {path}"))?;
+    let (first_sector, secrets) = match core.firmware {
+        CoreFirmware::Bios => {
+            let path = format!("{}/boot.img", core.tools.dir);
+            let boot_img = sys.read(&path).with_context(|| format!("reading {path}"))?;
+            let code = core_image::boot_code(&boot_img, one_piece(&manifest, CORE)?)
+                .with_context(|| format!("using {path}"))?;
+            (code, kept(&manifest, INITRAMFS)?.extents())
+        }
+        CoreFirmware::Uefi { .. } => {
+            let place = one_piece(&manifest, ESP)?;
+            let first = core_esp::first_sector(place, core.keep.sector_bytes, signature(core));
+            let first = first.context("an MBR can't name a place so far behind on the disk")?;
+            (first.to_vec(), vec![place])
+        }
+    };
     Ok(Resume {
         record: one_piece(&manifest, RECORD)?,
-        boot_code: hex(&code),
-        secrets: kept(&manifest, INITRAMFS)?.extents(),
+        first_sector: hex(&first_sector),
+        secrets,
     })
+}
+
+/// The signature of the disk while only stage 2 is on it; never 0, which stands for none.
+fn signature(core: &BuildCore) -> u32 {
+    let hash = sha256_hex(core.run_id.as_bytes());
+    u32::from_str_radix(&hash[..8], 16).unwrap_or(0) | 1
 }
 
 /// Fills the places.
@@ -34,26 +51,14 @@ pub fn build(sys: &Sys, core: &BuildCore) -> Result<()> {
     let initramfs = sys
         .read(&core.initramfs)
         .with_context(|| format!("reading {}", core.initramfs))?;
-    let initramfs = fill_reserved(sys, &core.keep, INITRAMFS, &initramfs)?;
-    let manifest = read_manifest(sys, &core.keep.folder)?;
-    let kernel = kept(&manifest, KERNEL)?;
-    let config = core_image::config(
-        used(one_piece(&manifest, KERNEL)?, kernel.bytes),
-        &used_of(&initramfs),
-        &core.arguments,
-    );
-    let image = make_image(sys, core, &config)?;
-    let place = one_piece(&manifest, CORE)?;
-    let image = core_image::settle(image, place)?;
-    let image = fill_reserved(sys, &core.keep, CORE, &image)?;
+    let boot_files = match core.firmware {
+        CoreFirmware::Bios => for_bios(sys, core, &initramfs)?,
+        CoreFirmware::Uefi { bits } => for_uefi(sys, core, bits, &initramfs)?,
+    };
     let record = Record {
         run_id: core.run_id.clone(),
         number: 0,
-        state: State::Prepared(vec![
-            boot_file(CORE, &image),
-            boot_file(KERNEL, kernel),
-            boot_file(INITRAMFS, &initramfs),
-        ]),
+        state: State::Prepared(boot_files),
     };
     if !record.fits() {
         bail!("the file system keeps the initramfs in too many pieces");
@@ -62,37 +67,90 @@ pub fn build(sys: &Sys, core: &BuildCore) -> Result<()> {
     Ok(())
 }
 
-/// Runs grub-mkimage in the folder of the kept files.
-fn make_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>> {
-    let folder = &core.keep.folder;
-    let (archive, image) = (format!("{folder}/core.tar"), format!("{folder}/core.img"));
+fn for_bios(sys: &Sys, core: &BuildCore, initramfs: &[u8]) -> Result<Vec<BootFile>> {
+    let initramfs = fill_reserved(sys, &core.keep, INITRAMFS, initramfs)?;
+    let manifest = read_manifest(sys, &core.keep.folder)?;
+    let kernel = kept(&manifest, KERNEL)?;
+    let config = core_image::config(
+        used(one_piece(&manifest, KERNEL)?, kernel.bytes),
+        &used_of(&initramfs),
+        &core.arguments,
+    );
+    let image = make_core_image(sys, core, &config)?;
+    let place = one_piece(&manifest, CORE)?;
+    let image = core_image::settle(image, place)?;
+    let image = fill_reserved(sys, &core.keep, CORE, &image)?;
+    Ok(vec![
+        boot_file(CORE, &image),
+        boot_file(KERNEL, kernel),
+        boot_file(INITRAMFS, &initramfs),
+    ])
+}
+
+fn for_uefi(sys: &Sys, core: &BuildCore, bits: u32, initramfs: &[u8]) -> Result<Vec<BootFile>> {
+    let read = |path: &str| sys.read(path).with_context(|| format!("reading {path}"));
+    let manifest = read_manifest(sys, &core.keep.folder)?;
+    let files = core_esp::Files {
+        bits,
+        grub: &make_image(
+            sys,
+            core,
+            core_esp::platform(bits),
+            core_esp::PREFIX,
+            &core_esp::MODULES,
+            &[],
+        )?,
+        kernel: &read(&core.kernel)?,
+        arguments: &core.arguments,
+        initramfs,
+    };
+    let room = one_piece(&manifest, ESP)?.bytes;
+    let image = core_esp::image(room, core.keep.sector_bytes, &files)
+        .context("putting the kernel and the initramfs into an EFI system partition")?;
+    let image = fill_reserved(sys, &core.keep, ESP, &image)?;
+    Ok(vec![boot_file(ESP, &image)])
+}
+
+/// With its configuration in an archive inside of it.
+fn make_core_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>> {
+    let archive = format!("{}/core.tar", core.keep.folder);
     let memdisk = core_image::memdisk(config).context("packing the configuration of the core")?;
     sys.write_whole(&archive, &memdisk, 0o600, None)
         .with_context(|| format!("writing {archive}"))?;
-    let mut argv: Vec<String> = [
-        core.tools.mkimage.as_str(),
-        "-O",
+    let image = make_image(
+        sys,
+        core,
         core_image::FORMAT,
-        "-d",
-        &core.tools.dir,
-        "-m",
-        "core.tar",
-        "-p",
         core_image::PREFIX,
-        "-o",
-        "core.img",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    argv.extend(crate::host::CORE_MODULES.map(str::to_owned));
+        &crate::host::CORE_MODULES,
+        &["-m", "core.tar"],
+    )?;
+    sys.remove_file(&archive)
+        .with_context(|| format!("removing {archive}"))?;
+    Ok(image)
+}
+
+/// Runs grub-mkimage in the folder of the kept files.
+fn make_image(
+    sys: &Sys,
+    core: &BuildCore,
+    platform: &str,
+    prefix: &str,
+    modules: &[&str],
+    more: &[&str],
+) -> Result<Vec<u8>> {
+    let folder = &core.keep.folder;
+    let image = format!("{folder}/core.img");
+    let first = [&*core.tools.mkimage, "-O", platform, "-d", &core.tools.dir];
+    let place = ["-p", prefix, "-o", "core.img"];
+    let words = first.iter().chain(&place).chain(more).chain(modules);
+    let argv: Vec<String> = words.map(|word| (*word).to_owned()).collect();
     run(sys, &argv, Some(folder))?;
     let made = sys
         .read(&image)
         .with_context(|| format!("reading {image}"))?;
-    for path in [archive, image] {
-        sys.remove_file(&path)
-            .with_context(|| format!("removing {path}"))?;
-    }
+    sys.remove_file(&image)
+        .with_context(|| format!("removing {image}"))?;
     Ok(made)
 }
 

@@ -6,7 +6,9 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, Mount, mounts};
+use super::grub_tools::image_tools;
+use super::{CoreTools, Disk, Mount, mounts};
+use crate::boot::core_esp;
 use crate::efi::load_option::{ACTIVE, LoadOption, PartitionId};
 use crate::efi::{self, gpt};
 use crate::handover::TableIdentity;
@@ -14,6 +16,9 @@ use crate::sys::{Sys, efivars};
 
 /// Where distributions mount the EFI system partition, most usual first.
 const ESP_POINTS: [&str; 3] = ["/boot/efi", "/efi", "/boot"];
+
+/// Where GRUB is installed; the packages of distributions have its modules elsewhere too.
+const GRUB_DIR: &str = "/boot/grub";
 
 /// LoaderFeatures: the loader takes LoaderEntryOneShot.
 const ENTRY_ONE_SHOT: u64 = 1 << 3;
@@ -40,6 +45,8 @@ pub struct Uefi {
     pub partitions: BTreeMap<String, PartitionId>,
     /// Kernel name of the EFI system partition.
     pub esp: Option<String>,
+    /// What a GRUB for this firmware can be made with.
+    pub core_tools: Option<CoreTools>,
     /// The grub.cfg on the EFI system partition that leads to the one in /boot.
     pub grub_stub: Option<GrubStub>,
 }
@@ -111,8 +118,11 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
         loader: loader(&variable),
         partitions: partition_ids(sys, disks),
         esp: None,
+        core_tools: None,
         grub_stub: None,
     };
+    let platform = core_esp::platform(found.bits.unwrap_or(64));
+    found.core_tools = image_tools(sys, platform, Some(GRUB_DIR), &core_esp::MODULES);
     found.esp = found.find_esp(sys, disks, mounts);
     let point = found.esp_mount(mounts).map(|mount| mount.point.clone());
     found.grub_stub = point.and_then(|point| grub_stub(sys, &point, &found));

@@ -26,7 +26,7 @@ use crate::payload::digest::sha256_hex;
 use crate::payload::scan::Scan;
 use crate::place::{self, Waits};
 use crate::secret::Secret;
-use crate::step::core::{self, BuildCore};
+use crate::step::core::{self, BuildCore, CoreFirmware};
 use crate::step::keep::{Content, Growth, Keep, Wanted};
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
@@ -145,11 +145,13 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         &choice,
         &handover.payload.image,
         backup.as_ref(),
-        means.is_ok(),
+        means.as_ref().ok().map(|means| means.firmware),
     );
     let core = means.ok().map(|means| {
         Box::new(BuildCore {
             keep: keep.clone().expect("a core is kept"),
+            firmware: means.firmware,
+            kernel: host.kernel.image.clone().expect("checked: the kernel"),
             tools: means.tools.clone(),
             arguments: stage2_arguments(config, host),
             initramfs: place.initramfs.clone(),
@@ -485,9 +487,9 @@ fn keep(
     choice: &Choice,
     image: &Image,
     backup: Option<&BackupPlace>,
-    resumable: bool,
+    core: Option<CoreFirmware>,
 ) -> Option<Keep> {
-    if choice.payload != Waits::Extents && !resumable {
+    if choice.payload != Waits::Extents && core.is_none() {
         return None;
     }
     let ground = ground(subject, scan).expect("checked: the image's place");
@@ -511,12 +513,16 @@ fn keep(
     if choice.backup == Waits::Extents {
         files.extend(backup.map(|backup| wanted(place::BACKUP, &backup.path, None)));
     }
-    if resumable {
+    if let Some(firmware) = core {
         /// What the hand-over may have beyond what was measured, with all its extents.
         const HANDOVER: u64 = 4 << 20;
-        let kernel = subject.host.kernel.image.as_deref();
+        /// What a kernel has that was not measured.
+        const KERNEL: u64 = 24 << 20;
+        let kernel = &subject.host.kernel;
         files.extend(core::files(
-            kernel.expect("checked: the kernel"),
+            firmware,
+            kernel.image.as_deref().expect("checked: the kernel"),
+            kernel.image_bytes.unwrap_or(KERNEL),
             subject.material.initramfs_bytes + HANDOVER,
         ));
     }

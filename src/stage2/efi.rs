@@ -12,7 +12,7 @@ use super::Work;
 use super::machine::{Access, Device, Disk, read_full};
 use crate::efi::load_option::{ACTIVE, HardDrive, LoadOption, Node, PartitionId};
 use crate::efi::{self, NEW_ENTRY, OUR_ENTRY, Variable, gpt};
-use crate::handover::{Efi, TableIdentity};
+use crate::handover::{Efi, Firmware, TableIdentity};
 use crate::superblock;
 use crate::sys::Sys;
 
@@ -43,6 +43,86 @@ pub fn disarm(work: &Work) {
     }
 }
 
+/// Where the first sector that is going to be written names an EFI system partition: gives that an entry,
+/// first in the boot order. As long as the partition is not there, the firmware goes on to the next.
+pub fn rearm(work: &Work, disk: &Disk, first_sector: &[u8]) {
+    if work.handover.firmware == Firmware::Bios {
+        return;
+    }
+    let Some(drive) = own_partition(disk, first_sector) else {
+        return;
+    };
+    match try_rearm(work, drive) {
+        Ok(()) => work.log.say("the firmware starts stage 2 first"),
+        Err(error) => work.log.tell(format!(
+            "giving stage 2 a boot entry: {error:#}; the firmware should find it without"
+        )),
+    }
+}
+
+fn try_rearm(work: &Work, drive: HardDrive) -> anyhow::Result<()> {
+    let sys = work.machine.efi_variables().context("mounting efivarfs")?;
+    put_first(&sys, &entry_of(&sys, OUR_ENTRY, drive), &[])?;
+    Ok(())
+}
+
+/// Takes back what [`rearm`] did, for the old system.
+pub fn forget(work: &Work) {
+    if work.handover.firmware == Firmware::Bios {
+        return;
+    }
+    if let Err(error) = try_forget(work) {
+        work.log
+            .tell(format!("removing the boot entry of stage 2: {error:#}"));
+    }
+}
+
+fn try_forget(work: &Work) -> anyhow::Result<()> {
+    let sys = work.machine.efi_variables().context("mounting efivarfs")?;
+    let ours = entries(&sys).into_iter();
+    let ours: Vec<u16> = ours
+        .filter(|(_, option)| option.description == OUR_ENTRY)
+        .map(|(number, _)| number)
+        .collect();
+    for number in &ours {
+        sys.remove_efi(&efi::boot_entry(*number))?;
+    }
+    let mut order = boot_order(&sys)?;
+    order.retain(|number| !ours.contains(number));
+    write_boot_order(&sys, &order)
+}
+
+fn boot_order(sys: &Sys) -> anyhow::Result<Vec<u16>> {
+    let order = sys.read_efi(&efi::boot_order())?;
+    Ok(order.map_or_else(Vec::new, |order| efi::numbers(&order.value)))
+}
+
+fn write_boot_order(sys: &Sys, order: &[u16]) -> anyhow::Result<()> {
+    let order = Variable::persistent(efi::numbers_value(order));
+    Ok(sys.write_efi(&efi::boot_order(), &order)?)
+}
+
+/// The partition that an MBR of ours names; `None` for any other.
+fn own_partition(disk: &Disk, first_sector: &[u8]) -> Option<HardDrive> {
+    /// The kind of an EFI system partition.
+    const ESP: u8 = 0xef;
+    let entry = first_sector.get(446..462)?;
+    let le =
+        |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+    let Some(TableIdentity::Mbr(signature)) =
+        superblock::table_identity(first_sector, disk.sector_bytes)
+    else {
+        return None;
+    };
+    let start = u64::from(le(8));
+    (entry[4] == ESP).then(|| HardDrive {
+        number: 1,
+        start,
+        sectors: u64::from(le(12)),
+        id: PartitionId::Mbr(signature, start),
+    })
+}
+
 /// Gives the new system on `disk` an entry, first in the boot order, and removes those of ours and
 /// those that led to partitions of the disk that are no more.
 pub fn settle(work: &Work, disk: &Disk) {
@@ -60,15 +140,16 @@ pub fn settle(work: &Work, disk: &Disk) {
 fn try_settle(work: &Work, disk: &Disk, efi: &Efi) -> anyhow::Result<String> {
     let sys = work.machine.efi_variables().context("mounting efivarfs")?;
     let (boot, new) = partitions(work, disk).context("reading the new partition table")?;
-    let wanted = new_entry(&sys, boot);
+    let wanted = entry_of(&sys, NEW_ENTRY, boot);
     let is_ours = |option: &LoadOption| option.description == OUR_ENTRY;
     let is_stale = |option: &LoadOption| {
         let id = option.partition().map(|drive| &drive.id);
         id.is_some_and(|id| efi.old_partitions.contains(id) && !new.contains(id))
     };
-    let (gone, kept): (Vec<_>, Vec<_>) = entries(&sys)
+    let gone: Vec<_> = entries(&sys)
         .into_iter()
-        .partition(|(_, option)| is_ours(option) || is_stale(option));
+        .filter(|(_, option)| is_ours(option) || is_stale(option))
+        .collect();
     // First what goes: the memory of the firmware may be full.
     for (number, option) in &gone {
         let name = &option.description;
@@ -77,35 +158,40 @@ fn try_settle(work: &Work, disk: &Disk, efi: &Efi) -> anyhow::Result<String> {
             Err(error) => work.log.tell(error.to_string()),
         }
     }
-    let same = kept.iter().find(|(_, option)| option.path == wanted.path);
-    let taken: Vec<u16> = kept.iter().map(|(number, _)| *number).collect();
+    let gone: Vec<u16> = gone.into_iter().map(|(number, _)| number).collect();
+    let number = put_first(&sys, &wanted, &gone)?;
+    Ok(format!("Boot{number:04X} \"{NEW_ENTRY}\""))
+}
+
+/// Writes an entry, over the one that leads to the same program if there is one, and puts it at the head
+/// of the boot order, from which those that are `gone` go. Gives its number.
+fn put_first(sys: &Sys, wanted: &LoadOption, gone: &[u16]) -> anyhow::Result<u16> {
+    let known = entries(sys);
+    let same = known.iter().find(|(_, option)| option.path == wanted.path);
+    let taken: Vec<u16> = known.iter().map(|(number, _)| *number).collect();
     let number = match same {
         Some((number, _)) => *number,
         None => efi::free_number(&taken).context("no number is free")?,
     };
     let entry = Variable::persistent(wanted.to_bytes());
     sys.write_efi(&efi::boot_entry(number), &entry)?;
-    let order = sys.read_efi(&efi::boot_order())?;
-    let order = order.map_or_else(Vec::new, |order| efi::numbers(&order.value));
-    let is_gone = |number: &u16| gone.iter().any(|(gone, _)| gone == number);
-    let others = order
+    let others = boot_order(sys)?
         .into_iter()
-        .filter(|other| *other != number && !is_gone(other));
+        .filter(|other| *other != number && !gone.contains(other));
     let order: Vec<u16> = [number].into_iter().chain(others).collect();
-    let order = Variable::persistent(efi::numbers_value(&order));
-    sys.write_efi(&efi::boot_order(), &order)?;
-    Ok(format!("Boot{number:04X} \"{NEW_ENTRY}\""))
+    write_boot_order(sys, &order)?;
+    Ok(number)
 }
 
-/// The entry of the new system.
-fn new_entry(sys: &Sys, boot: HardDrive) -> LoadOption {
+/// An entry for the boot program of a partition.
+fn entry_of(sys: &Sys, name: &str, drive: HardDrive) -> LoadOption {
     let bits = sys.read_text("/sys/firmware/efi/fw_platform_size").ok();
     let bits = bits.and_then(|text| text.trim().parse().ok()).unwrap_or(64);
     let file = format!("\\EFI\\BOOT\\{}", efi::removable_loader(bits));
     LoadOption {
         attributes: ACTIVE,
-        description: NEW_ENTRY.to_owned(),
-        path: vec![Node::HardDrive(boot), Node::File(file)],
+        description: name.to_owned(),
+        path: vec![Node::HardDrive(drive), Node::File(file)],
         rest: Vec::new(),
         data: Vec::new(),
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, ensure};
 use super::Work;
 use super::machine::{Access, Disk, Machine, read_full};
 use super::stop::{Code, Stop};
-use crate::handover::{DiskIdentity, FsIdentity};
+use crate::handover::{DiskIdentity, FsIdentity, Resume};
 use crate::superblock::{self, HEAD_BYTES, Superblock};
 
 /// How long disks may take to show up.
@@ -62,7 +62,7 @@ pub fn disk(work: &Work) -> Result<Seen, Stop> {
                 work.log.say(other);
             }
         }
-        // Beside the one that the boot code was on, a copy of the old system means nothing.
+        // Beside the one that stage 2 was started from, a copy of the old system means nothing.
         let is_torn = !look.torn.is_empty();
         let matching = match is_torn {
             true => look.torn,
@@ -151,13 +151,13 @@ fn look(work: &Work) -> Look {
 }
 
 /// Whether the flash has begun on `disk`: its first sector, the first that is changed and the last
-/// that is made new, has the boot code of this run.
+/// that is made new, is that of this run.
 fn is_torn(work: &Work, disk: &Disk) -> bool {
     let resume = work.handover.resume.as_ref();
-    let Some(boot_code) = resume.and_then(|resume| resume.boot_code()) else {
+    let Some(first) = resume.and_then(Resume::first_sector) else {
         return false;
     };
-    head(work.machine, &disk.node).is_ok_and(|head| head.starts_with(&boot_code))
+    head(work.machine, &disk.node).is_ok_and(|head| head.starts_with(&first))
 }
 
 /// In what `disk` is not the one described. All that is described counts.

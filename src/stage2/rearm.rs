@@ -1,13 +1,14 @@
 //! Phase 3, `rearm`: from here on the firmware starts stage 2 and not the old system, so that a
 //! flash that is cut off goes on at the next boot.
 //!
-//! Only where the hand-over has boot code for that. One sector of the disk is written, and it is the
+//! Only where the hand-over has what it takes. One sector of the disk is written, and it is the
 //! first one of the old system that is: the point of no return. Everywhere else that is the first
 //! write of [`super::overwrite`].
 
 use anyhow::anyhow;
 
 use super::Work;
+use super::efi;
 use super::first_sector;
 use super::hold::hold;
 use super::let_go::{Free, take};
@@ -17,7 +18,7 @@ use super::record::Keeper;
 use super::secure::Secured;
 use super::stop::{Code, OrStop, Stop};
 use super::stream::Block;
-use crate::handover::{BOOT_CODE_BYTES, Resume};
+use crate::handover::Resume;
 use crate::resume::State;
 
 /// Nothing leads to the old system any more, or nothing ever will but the first write of the flash.
@@ -50,10 +51,12 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
             .write(&mut *device, State::Overwriting { verified: 0 })
             .or_stop(Code::ResumeRecord)?;
         mark(work.machine, secured.disk()).or_stop(Code::Fault)?;
+        efi::rearm(work, secured.disk(), sector.new.bytes());
         let mut tries = 0;
         while let Err(error) = first_sector::replace(&mut *device, &sector.new) {
             if first_sector::is(&mut *device, &sector.old) {
                 unmark(work.machine);
+                efi::forget(work);
                 return Err(error).or_stop(Code::ResumeRecord);
             }
             tries += 1;
@@ -99,13 +102,13 @@ pub fn rearm_again(work: &Work, secured: Secured) -> anyhow::Result<Rearmed> {
 
 impl Sector {
     fn read(resume: &Resume, device: &mut dyn Device, disk: &Disk) -> anyhow::Result<Sector> {
-        let boot_code = resume
-            .boot_code()
-            .ok_or_else(|| anyhow!("the hand-over has no boot code that can be used"))?;
+        let first = resume
+            .first_sector()
+            .ok_or_else(|| anyhow!("the hand-over has no first sector that can be used"))?;
         let old = first_sector::read(device, disk.sector_bytes as usize)?;
         let mut new = Block::of(old.bytes());
-        // The disk signature and the partition table stay: the firmware of some machines wants them.
-        new.all()[..BOOT_CODE_BYTES].copy_from_slice(&boot_code);
+        // On a BIOS the disk signature and the partition table stay: some want them.
+        new.all()[..first.len()].copy_from_slice(&first);
         Ok(Sector { old, new })
     }
 }

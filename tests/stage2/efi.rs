@@ -4,8 +4,11 @@ use balena_migrate::efi::load_option::{ACTIVE, HardDrive, LoadOption, Node, Part
 use balena_migrate::efi::{self, Variable};
 use balena_migrate::handover::{Efi, Firmware};
 use balena_migrate::stage2::Ending;
+use balena_migrate::stage2::machine::Machine;
 use balena_migrate::sys::{Sys, efivars};
 
+use crate::power::{Cut, Loss};
+use crate::tail::{INITRAMFS, SIGNATURE};
 use crate::world::World;
 
 const OLD_GUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
@@ -167,4 +170,56 @@ fn firmware_without_variables_does_not_stop_anything() {
         shown.contains("giving the new system a boot entry"),
         "{shown}"
     );
+}
+
+fn descriptions(sys: &Sys) -> Vec<String> {
+    let numbers = order(sys).into_iter();
+    let entry = |number| sys.read_efi(&efi::boot_entry(number)).unwrap().unwrap();
+    numbers
+        .map(|number| LoadOption::parse(&entry(number).value).unwrap().description)
+        .collect()
+}
+
+#[test]
+fn the_firmware_is_told_of_stage_2_while_the_disk_is_overwritten_and_of_the_new_system_then() {
+    let mut world = World::resumable_by_uefi();
+    let sys = world.machine.efi_variables().unwrap();
+    let old = Variable::persistent(entry("old", None).to_bytes());
+    sys.write_efi(&efi::boot_entry(7), &old).unwrap();
+    sys.write_efi(&efi::boot_order(), &number(7)).unwrap();
+    world.machine.power.plan(Cut {
+        write: 8,
+        percent: 0,
+        loss: Loss::Nothing,
+    });
+    assert!(world.run().is_err());
+    assert_eq!(descriptions(&sys), [efi::OUR_ENTRY, "old"]);
+    let ours = sys.read_efi(&efi::boot_entry(order(&sys)[0])).unwrap();
+    let ours = LoadOption::parse(&ours.unwrap().value).unwrap();
+    let drive = ours.partition().unwrap();
+    let start = INITRAMFS / 512;
+    assert_eq!((drive.start, drive.sectors), (start, (1 << 20) / 512));
+    let id = PartitionId::Mbr(format!("{SIGNATURE:08x}"), start);
+    assert_eq!(drive.id, id);
+    assert_eq!(ours.file(), Some("\\EFI\\BOOT\\BOOTX64.EFI"));
+    world.switch_on();
+    world.migrates();
+    assert_eq!(descriptions(&sys), [efi::NEW_ENTRY, "old"]);
+    assert_eq!(entries(&sys).len(), 2);
+}
+
+#[test]
+fn the_firmware_forgets_stage_2_where_the_first_sector_can_t_be_written() {
+    let world = World::resumable_by_uefi();
+    let sys = world.machine.efi_variables().unwrap();
+    sys.write_efi(&efi::boot_order(), &number(7)).unwrap();
+    world.machine.faults.lock().unwrap().write_error = Some((0, 1));
+    assert!(matches!(world.run(), Ok(Ending::Stopped(_))));
+    let shown = world.machine.shown();
+    assert!(
+        shown.contains("the firmware starts stage 2 first"),
+        "{shown}"
+    );
+    assert_eq!(entries(&sys), [0u16; 0]);
+    assert_eq!(order(&sys), [7]);
 }

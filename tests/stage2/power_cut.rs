@@ -1,10 +1,10 @@
 //! The power is cut, at every write that there is: what the next boot finds is the old system, a
 //! flash that goes on, or the new system.
 
-use std::ops::RangeInclusive;
 use std::thread;
 use std::time::Duration;
 
+use balena_migrate::handover::Firmware;
 use balena_migrate::resume::{Record, State};
 use balena_migrate::stage2::{Ending, explain, overwrite, resume};
 
@@ -24,13 +24,20 @@ enum Boot {
 
 fn boot(world: &World) -> Boot {
     let disk = world.disk();
-    if disk[..512] == *world.first_sector() {
+    let mut new = world.first_sector().to_vec();
+    if world.handover.firmware == Firmware::Efi {
+        new[..446].fill(0);
+    }
+    if disk[..512] == new {
         world.is_migrated();
         return Boot::New;
     }
-    if disk[..440] == boot_code() {
+    let resume = world.handover.resume.as_ref().unwrap();
+    let first = resume.first_sector().unwrap();
+    if disk.starts_with(&first) {
+        let end = first.len();
         assert!(
-            disk[440..512] == world.before[440..512],
+            disk[end..512] == world.before[end..512],
             "the old partition table"
         );
         return Boot::Stage2;
@@ -68,14 +75,14 @@ fn goes_on(world: &mut World) {
     );
 }
 
-fn writes() -> u32 {
-    let world = World::resumable();
+fn writes(make: fn() -> World) -> u32 {
+    let world = make();
     world.migrates();
     world.machine.power.writes()
 }
 
-/// Cuts the power at each of `writes`, in these ways in turn, and says what the next boot finds.
-fn cut_at(writes: RangeInclusive<u32>, ways: [(usize, Loss); 2]) -> Vec<Boot> {
+/// Cuts the power at each write, in these ways in turn, and says what the next boot finds.
+fn cut_everywhere(make: fn() -> World, ways: [(usize, Loss); 2]) -> Vec<Boot> {
     let cut_once = |write: u32| {
         let (percent, loss) = ways[write as usize % 2];
         let cut = Cut {
@@ -83,7 +90,7 @@ fn cut_at(writes: RangeInclusive<u32>, ways: [(usize, Loss); 2]) -> Vec<Boot> {
             percent,
             loss,
         };
-        let mut world = World::resumable();
+        let mut world = make();
         assert!(is_cut(&mut world, cut), "{cut:?}");
         let found = boot(&world);
         println!("{cut:?}: {found:?}");
@@ -92,19 +99,20 @@ fn cut_at(writes: RangeInclusive<u32>, ways: [(usize, Loss); 2]) -> Vec<Boot> {
         }
         found
     };
-    writes.map(cut_once).collect()
+    (1..=writes(make)).map(cut_once).collect()
 }
 
 #[test]
 fn whenever_the_power_is_cut_the_machine_ends_as_it_began_or_with_the_new_system() {
-    let all = 1..=writes();
     let plain = [(0, Loss::Nothing), (50, Loss::All)];
     let worse = [(50, Loss::EverySecond), (50, Loss::Nothing)];
     let seen = thread::scope(|scope| {
-        let threads = [plain, worse].map(|ways| {
-            let all = all.clone();
-            scope.spawn(move || cut_at(all, ways))
-        });
+        let machines: [(fn() -> World, _); 3] = [
+            (World::resumable, plain),
+            (World::resumable, worse),
+            (World::resumable_by_uefi, worse),
+        ];
+        let threads = machines.map(|(make, ways)| scope.spawn(move || cut_everywhere(make, ways)));
         threads.map(|thread| thread.join().unwrap())
     });
     for seen in seen {
@@ -117,7 +125,7 @@ fn whenever_the_power_is_cut_the_machine_ends_as_it_began_or_with_the_new_system
 
 #[test]
 fn the_power_is_cut_again_and_again() {
-    let all = writes();
+    let all = writes(World::resumable);
     for step in [3, 5, 7] {
         let mut world = World::resumable();
         let mut cuts = 0;

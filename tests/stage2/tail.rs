@@ -3,9 +3,12 @@
 
 use std::fs;
 
-use balena_migrate::handover::{Extent, Place, Resume};
+use balena_migrate::boot::core_esp;
+use balena_migrate::handover::{Efi, Extent, Firmware, Place, Resume};
 use balena_migrate::payload::digest::{hex, sha256_hex};
 use balena_migrate::resume::{BootFile, RECORD_BYTES, Record, State};
+
+use balena_migrate::sys::efivars;
 
 use crate::filesystem::noise;
 use crate::machine::FakeMachine;
@@ -74,10 +77,29 @@ impl World {
                 start: RECORD,
                 bytes: RECORD_BYTES,
             },
-            boot_code: hex(&boot_code()),
+            first_sector: hex(&boot_code()),
             secrets: boot_files[1].extents.clone(),
         });
         world.lay_record(0, State::Prepared(boot_files.to_vec()));
+        world
+    }
+
+    /// The same on UEFI firmware, which is led back by a partition of its own.
+    pub fn resumable_by_uefi() -> World {
+        let mut world = World::resumable();
+        let place = Extent {
+            start: INITRAMFS,
+            bytes: MIB,
+        };
+        let first = core_esp::first_sector(place, 512, SIGNATURE).unwrap();
+        world.handover.resume.as_mut().unwrap().first_sector = hex(&first);
+        world.handover.firmware = Firmware::Efi;
+        world.handover.efi = Some(Efi {
+            remove: Vec::new(),
+            old_partitions: Vec::new(),
+        });
+        let variables = world.machine.dir.join("firmware").join(&efivars::DIR[1..]);
+        fs::create_dir_all(variables).unwrap();
         world
     }
 
@@ -95,7 +117,9 @@ impl World {
     /// The disk as it is after a power cut right behind the point of no return.
     pub fn tear(&mut self) {
         self.lay_record(1, State::Overwriting { verified: 0 });
-        self.lay(0, &boot_code());
+        let resume = self.handover.resume.as_ref().unwrap();
+        let first = resume.first_sector().unwrap();
+        self.lay(0, &first);
     }
 
     /// The machine is switched on again: nothing in memory is left, the kernel looks at the disk.
@@ -111,6 +135,9 @@ impl World {
         self.machine.folders.extend([old]);
     }
 }
+
+/// Of the disk while only stage 2 is on it.
+pub const SIGNATURE: u32 = 0x5746_0001;
 
 /// What stands for boot code here.
 pub fn boot_code() -> Vec<u8> {

@@ -219,7 +219,7 @@ impl World {
                 start: RECORD,
                 bytes: RECORD_BYTES,
             },
-            boot_code: "90".repeat(440),
+            first_sector: "90".repeat(440),
             secrets: Vec::new(),
         });
         self.set_record(0, State::Prepared(Vec::new()));

@@ -160,8 +160,8 @@ fn can_resume(handover: &Handover) -> anyhow::Result<()> {
         return Ok(());
     };
     ensure!(
-        resume.boot_code().is_some(),
-        "the boot code in the hand-over is none"
+        resume.first_sector().is_some(),
+        "the first sector in the hand-over is none"
     );
     for wanted in wanted_files(handover) {
         ensure!(
