@@ -131,6 +131,12 @@ impl Machine {
         self
     }
 
+    /// UEFI firmware has forgotten all that it was told.
+    pub fn without_variables(self) -> Self {
+        let _ = std::fs::remove_file(self.dir().join("variables.fd"));
+        self
+    }
+
     /// Puts it on another board. A prepared state fits only its own: such a machine boots.
     pub fn on(mut self, board: Board) -> Self {
         self.board = board;
