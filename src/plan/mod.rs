@@ -2,32 +2,26 @@
 //!
 //! Called by the command line after the checks found no error; the engine applies it.
 
+mod kept;
+mod new_files;
+mod sealed;
 pub mod summary;
 pub mod text;
 
-use self::summary::{DiskSummary, Grows, ImageSummary, NewFile, Summary};
+use self::new_files::NewContent;
+use self::summary::{DiskSummary, Grows, ImageSummary, Summary};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, Files};
 use crate::check::memory::Need;
-use crate::check::place::{Choice, choose, ground};
+use crate::check::place::choose;
 use crate::check::{Subject, resume};
 use crate::config::Config;
 use crate::engine::journal::DIR;
 use crate::growth::DataPlace;
-use crate::handover::{
-    self, DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, Install,
-    LogDrive, OldFile, Overlay, Payload, Place, ReportPlace, Restore, StoredFile, Target,
-};
-use crate::host::{Disk, Host, Mount};
-use crate::initramfs::{Compression, Recipe, SmallFile};
-use crate::material::Material;
-use crate::new_grub::Piece;
-use crate::payload::digest::sha256_hex;
-use crate::payload::scan::Scan;
-use crate::place::{self, Waits};
-use crate::secret::Secret;
-use crate::step::core::{self, BuildCore, CoreFirmware};
-use crate::step::keep::{Content, Growth, Keep, Wanted};
+use crate::host::Host;
+use crate::initramfs::{Compression, Recipe};
+use crate::place::Waits;
+use crate::step::core::BuildCore;
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
 
@@ -56,14 +50,6 @@ pub struct Steps {
     pub armed: bool,
 }
 
-/// A file that goes into the new system, with its content.
-struct NewContent {
-    partition: Target,
-    path: String,
-    from: String,
-    content: Secret,
-}
-
 /// Makes the plan. `run_id` names the run.
 ///
 /// # Panics
@@ -84,62 +70,28 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     };
     let place = boot.loader.files(host);
     let armament = (!*config.no_setup).then(|| arm(config, host, boot.loader.as_ref(), &place));
-    let new = new_files(subject);
+    let new = new_files::of(subject);
     let choice = choose(subject)
         .expect("checked: the image")
         .expect("checked: its place");
     let backup = backup_place(subject, choice.backup);
 
-    let mut files = Vec::new();
-    let payload = payload(host, &config.image_name.0, scan, choice.payload);
-    let old_boot_files = armament.iter().flat_map(|armament| &armament.old_files);
-    let handover = Handover {
-        version: handover::VERSION,
-        run_id: run_id.to_owned(),
-        disk: identity(disk, haven),
-        modules: crate::initramfs::module_paths(&material.modules),
-        restore: old_boot_files
-            .enumerate()
-            .map(|(number, old)| restore(host, number, old, &mut files))
-            .collect(),
-        payload: Payload {
-            image: Image {
-                overlays: overlays(material, &mut files),
-                ..payload.image
-            },
-            ..payload
+    let (handover, files) = sealed::handover(
+        subject,
+        run_id,
+        &sealed::Ahead {
+            haven,
+            report: &report,
+            armament: armament.as_ref(),
+            new: &new,
+            payload: choice.payload,
         },
-        backup: None,
-        install: new
-            .iter()
-            .enumerate()
-            .map(|(number, file)| install(number, file, &mut files))
-            .collect(),
-        report: ReportPlace {
-            fs: fs_of(haven),
-            dir: host.path_in_fs(&report).expect("checked: the root"),
-        },
-        firmware: match host.firmware.efi {
-            true => Firmware::Efi,
-            false => Firmware::Bios,
-        },
-        efi: host
-            .firmware
-            .efi
-            .then(|| efi(host, disk, armament.as_ref())),
-        log_drive: log_drive(subject),
-        memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
-        resume: None,
-        pretend: *config.no_flash,
-        machine: host.hostname.clone(),
-        power: *config.power,
-        log_level: *config.s2_log_level,
-    };
+    );
     let need = Need::of(subject, scan, choice.payload, choice.backup);
     let data = DataPlace::of(scan, disk.bytes).expect("checked: the labels");
     let means = resume::means(subject, scan, &choice);
     let power_cut_is_fatal = means.as_ref().err().cloned();
-    let keep = keep(
+    let keep = kept::keep(
         subject,
         scan,
         &choice,
@@ -176,14 +128,8 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         memory_needed: need.total(),
         memory_total: host.memory.total,
         backup: backup.as_ref().map(|backup| backup.path.clone()),
-        data_grows: data_grows(subject, &data, backup.is_some()),
-        new_files: new
-            .iter()
-            .map(|file| NewFile {
-                place: format!("{}:{}", label(file.partition), file.path),
-                from: file.from.clone(),
-            })
-            .collect(),
+        data_grows: Grows::of(subject, &data, backup.is_some()),
+        new_files: new.iter().map(NewContent::summary).collect(),
         boot: match &armament {
             Some(armament) => match &boot.why {
                 Some(why) => format!("{}, since {why}", armament.summary),
@@ -266,20 +212,6 @@ fn copy_kernel(host: &Host, place: &Files) -> Vec<Step> {
     ]
 }
 
-/// What stage 2 does to the variables of the firmware.
-fn efi(host: &Host, disk: &Disk, armament: Option<&Armament>) -> handover::Efi {
-    let uefi = host.firmware.uefi.as_ref();
-    let known = uefi.map(|uefi| &uefi.partitions);
-    let old_partitions = disk
-        .partitions
-        .iter()
-        .filter_map(|part| known?.get(&part.name).cloned());
-    handover::Efi {
-        remove: armament.map_or_else(Vec::new, |armament| armament.variables.clone()),
-        old_partitions: old_partitions.collect(),
-    }
-}
-
 fn arm(config: &Config, host: &Host, loader: &dyn BootLoader, place: &Files) -> Armament {
     let image = host.kernel.image.as_ref().expect("checked: the kernel");
     let entry = Entry {
@@ -299,165 +231,6 @@ fn stage2_arguments(config: &Config, host: &Host) -> Vec<String> {
         .collect()
 }
 
-/// What stage 2 will know the disk by.
-fn identity(disk: &Disk, haven: &Mount) -> DiskIdentity {
-    DiskIdentity {
-        bytes: disk.bytes,
-        sector_bytes: disk.sector_bytes,
-        serial: disk.serial.clone(),
-        wwid: disk.wwid.clone(),
-        table: disk.table.clone().expect("checked: the table"),
-        old_root: fs_of(haven),
-    }
-}
-
-fn fs_of(mount: &Mount) -> FsIdentity {
-    FsIdentity {
-        uuid: mount.uuid.clone().expect("checked: the file system"),
-        fs_type: mount.fs_type.clone(),
-    }
-}
-
-/// Where a file of this machine waits, as far as that is known before it is kept.
-fn waiting(host: &Host, path: &str, waits: Waits) -> Place {
-    let file = || {
-        let (fs, path) = place_of(host, path);
-        FilePath { fs, path }
-    };
-    match waits {
-        Waits::Memory => Place::Memory(file()),
-        Waits::Disk => Place::Disk(file()),
-        Waits::Extents => Place::Extents(Vec::new()),
-    }
-}
-
-/// A file of this machine as stage 2 will find it.
-fn place_of(host: &Host, path: &str) -> (FsIdentity, String) {
-    let mount = host.mount_of(path).expect("checked: the file system");
-    let inside = host.path_in_fs(path).expect("checked: the file system");
-    (fs_of(mount), inside)
-}
-
-fn payload(host: &Host, path: &str, scan: &Scan, waits: Waits) -> Payload {
-    let part = |label: &str| -> ImagePartition {
-        scan.partition(label).expect("checked: the labels").clone()
-    };
-    Payload {
-        file: StoredFile {
-            place: waiting(host, path, waits),
-            bytes: scan.file_bytes,
-            sha256: scan.file_sha256.clone(),
-        },
-        format: scan.format,
-        image: Image {
-            bytes: scan.image_bytes,
-            sha256: scan.image_sha256.clone(),
-            boot: part("resin-boot"),
-            data: part("resin-data"),
-            data_end: None,
-            overlays: Vec::new(),
-            fingerprint: scan.boot.fingerprint,
-        },
-    }
-}
-
-/// config.json, the network files, and those of GRUB.
-fn new_files(subject: &Subject) -> Vec<NewContent> {
-    let config_json = subject.material.config_json.iter().map(|json| NewContent {
-        partition: Target::Boot,
-        path: "/config.json".to_owned(),
-        from: match &subject.material.kept_name {
-            Some(name) => format!("{}, with the host name {name}", json.file),
-            None => json.file.clone(),
-        },
-        content: json.bytes.clone(),
-    });
-    let keyfiles = subject.material.keyfiles.iter().map(|keyfile| NewContent {
-        partition: Target::Boot,
-        path: format!("/system-connections/{}", keyfile.name),
-        from: format!("{}, {}", keyfile.what, keyfile.place),
-        content: keyfile.bytes.clone(),
-    });
-    let copied = subject.material.copied.iter().map(|copied| NewContent {
-        partition: Target::Boot,
-        path: format!("/system-connections/{}", copied.name),
-        from: copied.path.clone(),
-        content: copied.bytes.clone(),
-    });
-    let new_grub = subject.material.new_grub.iter().flatten();
-    let grub_files = new_grub
-        .flat_map(|grub| &grub.files)
-        .map(|file| NewContent {
-            partition: Target::Boot,
-            path: file.path.clone(),
-            from: file.from.clone(),
-            content: Secret::new(file.bytes.clone()),
-        });
-    config_json
-        .chain(keyfiles)
-        .chain(copied)
-        .chain(grub_files)
-        .collect()
-}
-
-fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Install {
-    let content = format!("/balena-migrate/install/{number}");
-    files.push(SmallFile {
-        path: content.clone(),
-        content: file.content.clone(),
-    });
-    Install {
-        content,
-        partition: file.partition,
-        path: file.path.clone(),
-        bytes: file.content.expose().len() as u64,
-        sha256: sha256_hex(file.content.expose()),
-    }
-}
-
-/// What goes over the image's own bytes.
-fn overlays(material: &Material, files: &mut Vec<SmallFile>) -> Vec<Overlay> {
-    let new_grub = material.new_grub.iter().flatten();
-    let pieces = new_grub.flat_map(|grub| &grub.pieces);
-    let overlay = |(number, piece): (usize, &Piece)| {
-        let content = format!("/balena-migrate/overlay/{number}");
-        files.push(SmallFile {
-            path: content.clone(),
-            content: Secret::new(piece.bytes.clone()),
-        });
-        Overlay {
-            content,
-            at: piece.at,
-            bytes: piece.bytes.len() as u64,
-            sha256: sha256_hex(&piece.bytes),
-        }
-    };
-    pieces.enumerate().map(overlay).collect()
-}
-
-fn restore(
-    host: &Host,
-    number: usize,
-    old: &boot::OldBootFile,
-    files: &mut Vec<SmallFile>,
-) -> Restore {
-    let (fs, path) = place_of(host, &old.path);
-    let old = old.old.as_ref().map(|(bytes, mode)| {
-        let content = format!("/balena-migrate/restore/{number}");
-        files.push(SmallFile {
-            path: content.clone(),
-            content: Secret::new(bytes.clone()),
-        });
-        OldFile {
-            content,
-            mode: *mode,
-            uid: 0,
-            gid: 0,
-        }
-    });
-    Restore { fs, path, old }
-}
-
 /// The backup that will be made, or the one that lies there.
 fn backup_place(subject: &Subject, waits: Waits) -> Option<BackupPlace> {
     let made = backup::origin(subject.config) != Origin::Existing;
@@ -465,82 +238,8 @@ fn backup_place(subject: &Subject, waits: Waits) -> Option<BackupPlace> {
         return None;
     }
     let path = subject.config.backup_file.0.clone();
-    let place = waiting(subject.host, &path, waits);
+    let place = sealed::waiting(subject.host, &path, waits);
     Some(BackupPlace { path, place })
-}
-
-/// What the backup does to resin-data.
-fn data_grows(subject: &Subject, data: &DataPlace, has_backup: bool) -> Grows {
-    let is_made = backup::origin(subject.config) != Origin::Existing;
-    let old = subject.material.old_backup.unwrap_or(0);
-    match has_backup {
-        true if is_made && data.can_grow() => Grows::AsNeeded,
-        true if !is_made => data.size_for(old).map_or(Grows::No, Grows::To),
-        _ => Grows::No,
-    }
-}
-
-/// What is kept behind the new system.
-fn keep(
-    subject: &Subject,
-    scan: &Scan,
-    choice: &Choice,
-    image: &Image,
-    backup: Option<&BackupPlace>,
-    core: Option<CoreFirmware>,
-) -> Option<Keep> {
-    if choice.payload != Waits::Extents && core.is_none() {
-        return None;
-    }
-    let ground = ground(subject, scan).expect("checked: the image's place");
-    let wanted = |name: &str, path: &str, sha256: Option<String>| Wanted {
-        name: name.to_owned(),
-        content: Content::Copy {
-            path: path.to_owned(),
-            in_place: subject
-                .host
-                .mount_of(path)
-                .is_some_and(|mount| mount.device_name == ground.mount.device_name),
-            sha256,
-        },
-        contiguous: false,
-    };
-    let path = &subject.config.image_name.0;
-    let mut files = Vec::new();
-    if choice.payload == Waits::Extents {
-        files.push(wanted(place::PAYLOAD, path, Some(scan.file_sha256.clone())));
-    }
-    if choice.backup == Waits::Extents {
-        files.extend(backup.map(|backup| wanted(place::BACKUP, &backup.path, None)));
-    }
-    if let Some(firmware) = core {
-        /// What the hand-over may have beyond what was measured, with all its extents.
-        const HANDOVER: u64 = 4 << 20;
-        /// What a kernel has that was not measured.
-        const KERNEL: u64 = 24 << 20;
-        let kernel = &subject.host.kernel;
-        files.extend(core::files(
-            firmware,
-            kernel.image.as_deref().expect("checked: the kernel"),
-            kernel.image_bytes.unwrap_or(KERNEL),
-            subject.material.initramfs_bytes + HANDOVER,
-        ));
-    }
-    Some(Keep {
-        folder: ground.folder(),
-        layout: ground.layout.clone(),
-        disk: ground.disk.name.clone(),
-        disk_bytes: ground.disk.bytes,
-        sector_bytes: ground.disk.sector_bytes,
-        image: image.clone(),
-        growth: DataPlace::of(scan, ground.disk.bytes).map(|data| Growth {
-            data,
-            backup: backup.map(|backup| backup.path.clone()),
-            // What is installed goes to resin-boot.
-            others: 0,
-        }),
-        files,
-    })
 }
 
 fn backup_step(subject: &Subject) -> Option<Step> {
@@ -556,24 +255,5 @@ fn backup_step(subject: &Subject) -> Option<Step> {
             creates,
         }),
         Origin::Existing => None,
-    }
-}
-
-fn log_drive(subject: &Subject) -> Option<LogDrive> {
-    let name = subject.material.log_drive.as_deref()?;
-    let (_, fs) = subject.host.volume(name)?;
-    let fs = fs.expect("checked: the log drive");
-    Some(LogDrive {
-        fs: FsIdentity {
-            uuid: fs.uuid.clone(),
-            fs_type: fs.fs_type.clone(),
-        },
-    })
-}
-
-fn label(target: Target) -> &'static str {
-    match target {
-        Target::Boot => "resin-boot",
-        Target::Data => "resin-data",
     }
 }

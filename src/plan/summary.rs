@@ -1,6 +1,9 @@
 //! The facts of a plan, as plain data: [`super::text`] shows them to people, scripts get them as JSON.
 
 use super::text;
+use crate::backup::{self, Origin};
+use crate::check::Subject;
+use crate::growth::DataPlace;
 use crate::host::{Disk, Host};
 use crate::place::Waits;
 
@@ -53,6 +56,19 @@ pub enum Grows {
     To(u64),
     /// It gets what it needs for a backup that is yet to be made.
     AsNeeded,
+}
+
+impl Grows {
+    /// What the backup does to resin-data.
+    pub fn of(subject: &Subject, data: &DataPlace, has_backup: bool) -> Grows {
+        let is_made = backup::origin(subject.config) != Origin::Existing;
+        let old = subject.material.old_backup.unwrap_or(0);
+        match has_backup {
+            true if is_made && data.can_grow() => Grows::AsNeeded,
+            true if !is_made => data.size_for(old).map_or(Grows::No, Grows::To),
+            _ => Grows::No,
+        }
+    }
 }
 
 /// The disk that is overwritten.
