@@ -1,68 +1,39 @@
-//! Keeps files on the disk to overwrite: allocates them piece by piece behind the new system,
-//! fills them, and reads them back from the disk itself.
-//!
-//! A file system takes blocks where it likes. What it gives at the wrong place stays allocated as
-//! a spacer until the step is done, so that the next piece has to lie elsewhere.
+//! Keeps files on the disk to overwrite: gets them blocks behind the new system ([`blocks`]), fills
+//! them, and reads them back from the disk itself.
+
+mod blocks;
+
+pub use self::blocks::NoRoom;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
+use self::blocks::Blocks;
 use crate::handover::Extent;
 use crate::payload::digest::Sha256Writer;
 use crate::payload::read_full;
 use crate::place::manifest::{NAME, Piece};
-use crate::place::{Fit, Kept, Manifest, Region, margin};
+use crate::place::{Fit, Kept, Manifest};
 use crate::step::keep::{Content, Keep, Wanted};
 use crate::sys::Sys;
 use crate::sys::extents::flags;
 
-/// Sizes of pieces are multiples of this: of every sector and block.
-const UNIT: u64 = 64 << 10;
-
-/// Sizes that are tried when a file does not go into one piece, in bytes.
-const SIZES: [u64; 5] = [64 << 20, 32 << 20, 16 << 20, 8 << 20, 4 << 20];
-
-/// Folders in which the whole of a file is tried: file systems spread folders over the disk.
-const FOLDERS: usize = 8;
-
 /// Bytes copied between two looks at the gate.
 const BLOCK: usize = 1 << 20;
-
-/// The file system has too little room behind the new system, which shows only when it is tried.
-#[derive(Debug, thiserror::Error)]
-#[error("{}; make room, or try PAYLOAD=memory", self.reason())]
-pub struct NoRoom {
-    /// Kernel name of the disk.
-    disk: String,
-    /// The file to keep.
-    name: String,
-    /// Bytes of it that have a place.
-    found: u64,
-    /// Bytes of all of it.
-    needed: u64,
-}
-
-impl NoRoom {
-    /// For people, without what they can do.
-    pub fn reason(&self) -> String {
-        format!(
-            "{} has room for {} of the {} MiB of `{}` behind the new system",
-            self.disk,
-            self.found >> 20,
-            self.needed.div_ceil(1 << 20),
-            self.name
-        )
-    }
-}
 
 /// Puts all files of the step into their places and writes the manifest.
 pub fn keep(sys: &Sys, keep: &Keep, say: &mut dyn FnMut(&str)) -> Result<()> {
     sys.make_dir(&keep.folder, 0o700)
         .with_context(|| format!("making {}", keep.folder))?;
-    let mut work = Work::new(sys, keep, say)?;
+    let mut work = Work {
+        sys,
+        keep,
+        say,
+        blocks: Blocks::new(sys, keep)?,
+    };
     // What must lie in one piece has the choice.
     let (one_piece, others): (Vec<_>, Vec<_>) = keep.files.iter().partition(|file| file.contiguous);
     let mut manifest = Manifest::default();
@@ -72,7 +43,7 @@ pub fn keep(sys: &Sys, keep: &Keep, say: &mut dyn FnMut(&str)) -> Result<()> {
             .with_context(|| format!("keeping `{}` on {}", wanted.name, keep.disk))?;
         manifest.files.insert(wanted.name.clone(), kept);
     }
-    work.remove_spacers()?;
+    work.blocks.remove_spacers()?;
     write_manifest(sys, &keep.folder, &manifest)
 }
 
@@ -217,64 +188,15 @@ fn verify(sys: &Sys, keep: &Keep, kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-/// Where resin-data will end, when it has to grow for the backup, which has its size by now.
-fn data_end(sys: &Sys, keep: &Keep) -> Result<Option<u64>> {
-    let Some(growth) = &keep.growth else {
-        return Ok(keep.image.data_end);
-    };
-    let backup = match &growth.backup {
-        Some(path) => {
-            sys.meta(path)
-                .with_context(|| format!("measuring {path}"))?
-                .bytes
-        }
-        None => 0,
-    };
-    Ok(growth.data.end_for(backup + growth.others)?)
-}
-
-/// What is being done, and the spacers so far.
+/// What is being done.
 struct Work<'a> {
     sys: &'a Sys,
     keep: &'a Keep,
     say: &'a mut dyn FnMut(&str),
-    region: Region,
-    /// What must stay free, in bytes.
-    margin: u64,
-    /// Folders for pieces.
-    folders: Vec<String>,
-    /// Pieces at the wrong place.
-    spacers: Vec<String>,
-    /// Counts the pieces, for their names.
-    number: usize,
+    blocks: Blocks<'a>,
 }
 
-impl<'a> Work<'a> {
-    fn new(sys: &'a Sys, keep: &'a Keep, say: &'a mut dyn FnMut(&str)) -> Result<Work<'a>> {
-        let space = sys
-            .statvfs(&keep.folder)
-            .with_context(|| format!("measuring {}", keep.folder))?;
-        let mut folders = Vec::new();
-        sys.spread_folders(&keep.folder)
-            .with_context(|| format!("marking {}", keep.folder))?;
-        for number in 0..FOLDERS {
-            let folder = format!("{}/{number}", keep.folder);
-            sys.make_dir(&folder, 0o700)
-                .with_context(|| format!("making {folder}"))?;
-            folders.push(folder);
-        }
-        Ok(Work {
-            sys,
-            keep,
-            say,
-            region: Region::behind(keep.image.bytes, data_end(sys, keep)?, keep.disk_bytes),
-            margin: margin(space.bytes),
-            folders,
-            spacers: Vec::new(),
-            number: 0,
-        })
-    }
-
+impl Work<'_> {
     fn keep_file(&mut self, wanted: &Wanted) -> Result<Kept> {
         match &wanted.content {
             Content::Copy {
@@ -317,7 +239,7 @@ impl<'a> Work<'a> {
         let Ok(extents) = layout_of(self.sys, self.keep, path, bytes, Written::Yes) else {
             return Ok(None);
         };
-        if self.region.fit(&extents, self.keep.sector_bytes) != Fit::Inside {
+        if self.blocks.region().fit(&extents, self.keep.sector_bytes) != Fit::Inside {
             return Ok(None);
         }
         let kept = Kept {
@@ -341,7 +263,7 @@ impl<'a> Work<'a> {
         bytes: u64,
         sha256: Option<&str>,
     ) -> Result<Kept> {
-        let mut pieces = self.allocate(wanted, bytes)?;
+        let mut pieces = self.blocks.allocate(wanted, bytes)?;
         let mut last = Instant::now();
         let name = &wanted.name;
         let say = &mut *self.say;
@@ -371,7 +293,7 @@ impl<'a> Work<'a> {
             pieces,
         };
         let extents = kept.extents();
-        let fits = self.region.fit(&extents, self.keep.sector_bytes) == Fit::Inside;
+        let fits = self.blocks.region().fit(&extents, self.keep.sector_bytes) == Fit::Inside;
         if !fits || (wanted.contiguous && extents.len() != 1) {
             bail!("the file system has moved its blocks");
         }
@@ -379,148 +301,4 @@ impl<'a> Work<'a> {
         verify(self.sys, self.keep, &kept)?;
         Ok(kept)
     }
-
-    /// Allocates pieces in the region that have `bytes` together.
-    fn allocate(&mut self, wanted: &Wanted, bytes: u64) -> Result<Vec<Piece>> {
-        let whole = bytes.max(1).next_multiple_of(UNIT);
-        if let Some(piece) = self.whole_in_some_folder(wanted, whole)? {
-            return Ok(vec![piece]);
-        }
-        let mut sizes: Vec<u64> = vec![whole];
-        if !wanted.contiguous {
-            sizes.extend(SIZES.iter().filter(|size| **size < whole));
-        }
-        let (mut pieces, mut found) = (Vec::new(), 0);
-        let mut sizes = sizes.into_iter().peekable();
-        while found < whole {
-            let Some(size) = sizes.peek() else {
-                return Err(Error::new(NoRoom {
-                    disk: self.keep.disk.clone(),
-                    name: wanted.name.clone(),
-                    found,
-                    needed: whole,
-                }));
-            };
-            match self.piece(wanted, whole - found, *size)? {
-                Attempt::Kept(piece) => {
-                    found += piece.bytes;
-                    pieces.push(piece);
-                }
-                Attempt::Elsewhere => (),
-                Attempt::NoRoom => {
-                    sizes.next();
-                }
-            }
-        }
-        Ok(pieces)
-    }
-
-    /// A cheap first try: new folders get places of their own on the disk.
-    fn whole_in_some_folder(&mut self, wanted: &Wanted, whole: u64) -> Result<Option<Piece>> {
-        for number in 0..self.folders.len() {
-            let folder = self.folders[number].clone();
-            let Some(path) = self.allocate_file(&folder, wanted, whole)? else {
-                return Ok(None);
-            };
-            match self.judge(&path, whole, wanted)? {
-                (Fit::Inside, extents) => {
-                    return Ok(Some(Piece {
-                        path,
-                        bytes: whole,
-                        extents,
-                    }));
-                }
-                _ => self.remove(&path)?,
-            }
-        }
-        Ok(None)
-    }
-
-    /// One more piece of at most `most` bytes, for the `left` ones. One at the wrong place becomes a
-    /// spacer if that leaves room for what is left. One that is partly at the right place is given
-    /// back, so that smaller ones can have the good part.
-    fn piece(&mut self, wanted: &Wanted, left: u64, most: u64) -> Result<Attempt> {
-        let bytes = left.min(most);
-        let folder = self.folders[0].clone();
-        let Some(path) = self.allocate_file(&folder, wanted, bytes)? else {
-            return Ok(Attempt::NoRoom);
-        };
-        let smallest = wanted.contiguous || bytes <= SIZES[SIZES.len() - 1];
-        let (fit, extents) = self.judge(&path, bytes, wanted)?;
-        let is_spacer = match fit {
-            Fit::Inside => {
-                return Ok(Attempt::Kept(Piece {
-                    path,
-                    bytes,
-                    extents,
-                }));
-            }
-            Fit::Partly => smallest,
-            Fit::Outside => true,
-        };
-        if is_spacer && self.free(&folder)?.saturating_sub(left) >= self.margin {
-            self.spacers.push(path);
-            return Ok(Attempt::Elsewhere);
-        }
-        self.remove(&path)?;
-        Ok(Attempt::NoRoom)
-    }
-
-    /// Free bytes of the file system.
-    fn free(&self, folder: &str) -> Result<u64> {
-        let space = self.sys.statvfs(folder);
-        Ok(space.with_context(|| format!("measuring {folder}"))?.free)
-    }
-
-    /// How an allocated file lies, and where.
-    fn judge(&self, path: &str, bytes: u64, wanted: &Wanted) -> Result<(Fit, Vec<Extent>)> {
-        let extents = layout_of(self.sys, self.keep, path, bytes, Written::NotYet)?;
-        let fit = match self.region.fit(&extents, self.keep.sector_bytes) {
-            Fit::Inside if wanted.contiguous && extents.len() != 1 => Fit::Partly,
-            fit => fit,
-        };
-        Ok((fit, extents))
-    }
-
-    /// Allocates a file; `None` when the file system has no room for it beside the margin.
-    fn allocate_file(
-        &mut self,
-        folder: &str,
-        wanted: &Wanted,
-        bytes: u64,
-    ) -> Result<Option<String>> {
-        if self.free(folder)?.saturating_sub(bytes) < self.margin {
-            return Ok(None);
-        }
-        let path = format!("{folder}/{}.{}", wanted.name, self.number);
-        self.number += 1;
-        match self.sys.allocate(&path, bytes) {
-            Ok(()) => Ok(Some(path)),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.remove(&path)?;
-                Ok(None)
-            }
-            Err(error) => Err(anyhow!(error).context(format!("allocating {path}"))),
-        }
-    }
-
-    fn remove_spacers(&mut self) -> Result<()> {
-        for path in std::mem::take(&mut self.spacers) {
-            self.remove(&path)?;
-        }
-        Ok(())
-    }
-
-    fn remove(&self, path: &str) -> Result<()> {
-        self.sys
-            .remove_file(path)
-            .with_context(|| format!("removing {path}"))
-    }
-}
-
-/// What became of a piece.
-enum Attempt {
-    Kept(Piece),
-    Elsewhere,
-    NoRoom,
 }
