@@ -55,25 +55,31 @@ fn the_boot_images_of_the_flasher_start_the_new_system() {
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
 
-/// By the old system's own GRUB, on a BIOS and by the removable path of UEFI firmware.
+/// By the old system's own GRUB.
 #[test]
-#[ignore = "long: two machines"]
+#[ignore = "long: the images of the flasher are the usual way"]
 fn the_grub_of_the_old_system_starts_the_new_one() {
-    let uefi = Guest {
+    is_started_by_the_old_grub(Machine::guest("grub-install-bios"));
+}
+
+/// By the same, and the removable path of UEFI firmware.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn the_grub_of_the_old_system_starts_the_new_one_by_uefi() {
+    let guest = Guest {
         tree: Tree::Standard,
         root: Root::Ext4,
     };
-    for machine in [
-        Machine::guest("grub-install-bios"),
-        Machine::of("grub-install-uefi", uefi, Board::UEFI),
-    ] {
-        let cfg = cfg();
-        let mut vm = machine.start();
-        vm.wait_agent();
-        cfg.send_to(&mut vm);
-        vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
-        vm.wait_for("balena-migrate, stage 2");
-        let (_, outcome) = vm.outcome(&wanted(&cfg), true);
-        assert_eq!(outcome, Outcome::ResumedToTheEnd);
-    }
+    is_started_by_the_old_grub(Machine::of("grub-install-uefi", guest, Board::UEFI));
+}
+
+fn is_started_by_the_old_grub(machine: Machine) {
+    let cfg = cfg();
+    let mut vm = machine.start();
+    vm.wait_agent();
+    cfg.send_to(&mut vm);
+    vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
+    vm.wait_for("balena-migrate, stage 2");
+    let (_, outcome) = vm.outcome(&wanted(&cfg), true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
 }
