@@ -1,6 +1,10 @@
 //! Kernel modules as distributions compress them, with the programs that they use.
 
+use balena_migrate::config::{self, Overrides};
+use balena_migrate::host::Host;
 use balena_migrate::initramfs::decompress::module as unpacked;
+use balena_migrate::material::{self, DiskTests};
+use balena_migrate::sys::Sys;
 use std::process::{Command, Stdio};
 
 fn packed_by(program: &str, options: &[&str], content: &[u8]) -> Vec<u8> {
@@ -49,4 +53,49 @@ fn damage_is_an_error() {
     for path in ["a.ko", "a.ko.gz", "a.ko.xz", "a.ko.zst", "a.ko.br"] {
         assert!(unpacked(path, b"junk".to_vec()).is_err(), "{path}");
     }
+}
+
+/// The names of the modules that stage 2 gets on this machine.
+fn chosen(host: &Host) -> Vec<String> {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let names = ["ext4", "vfat", "nls_cp437", "nvme", "ahci", "efivarfs"];
+    let dep: String = names.map(|name| format!("{name}.ko:\n")).concat();
+    let folder = format!("lib/modules/{}", host.kernel.release);
+    write(&format!("{folder}/modules.dep"), &dep);
+    for name in names {
+        write(&format!("{folder}/{name}.ko"), "\x7fELF");
+    }
+    write("proc/self/exe", "the program");
+    let text = "IMAGE_NAME=x REQUIRE_NMGR_FILE=FALSE BALENA_API_HOST= BALENA_VPN_HOST=\n";
+    let config = config::merge("c", text, "/mig", &Overrides::default()).unwrap();
+    let sys = Sys::new(root.path());
+    let material = material::gather(&sys, &config, host, DiskTests::Never, &mut |_| ()).unwrap();
+    assert_eq!(material.module_findings, []);
+    let modules = material.modules.into_iter();
+    modules.map(|module| module.name).collect()
+}
+
+#[test]
+fn uefi_machines_get_what_shows_the_variables_and_reaches_the_esp() {
+    let text = std::fs::read_to_string("tests/hosts/debian-12-uefi.json").unwrap();
+    let mut host: Host = serde_json::from_str(&text).unwrap();
+    let has = |host: &Host, name: &str| chosen(host).iter().any(|known| known == name);
+    assert!(has(&host, "nvme") && has(&host, "efivarfs"));
+    assert!(!has(&host, "ahci"));
+    // The EFI system partition is on a disk of its own.
+    let mut disk = host.disks[0].clone();
+    disk.name = "sdb".into();
+    disk.modules = vec!["ahci".into()];
+    host.disks.push(disk);
+    let mut mounts = host.mounts.iter_mut();
+    let esp = mounts.find(|mount| mount.point == "/boot/efi").unwrap();
+    esp.disks = vec!["sdb".into()];
+    assert!(has(&host, "ahci"));
+    host.firmware.efi = false;
+    assert!(!has(&host, "efivarfs"));
 }
