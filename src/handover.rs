@@ -114,7 +114,7 @@ pub struct DiskIdentity {
     pub bytes: u64,
     /// Logical sector size in bytes.
     pub sector_bytes: u32,
-    /// What `/sys/block/X/serial` or `/sys/block/X/device/serial` said.
+    /// What `/sys/block/X/serial` or `/sys/block/X/device/serial` said, or the disk itself ([`crate::vpd`]).
     pub serial: Option<String>,
     /// What `/sys/block/X/wwid` or `/sys/block/X/device/wwid` said.
     pub wwid: Option<String>,

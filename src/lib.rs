@@ -47,3 +47,4 @@ pub mod stage2;
 pub mod step;
 pub mod superblock;
 pub mod sys;
+pub mod vpd;

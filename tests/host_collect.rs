@@ -426,6 +426,7 @@ fn ubuntu_with_lvm_on_nvme_and_a_separate_boot() {
 fn btrfs_over_two_disks_has_no_one_root_disk() {
     let port = |n: u32| format!("sys/devices/pci0000:00/0000:00:1f.2/ata{n}/host{n}/{n}:0:0:0");
     let id = "00000000-0000-0000-0000-000000000000";
+    let serial = |n: u32| [b"\0\x80\0\x04  S".to_vec(), n.to_string().into()].concat();
     let machine = Machine::new(
         "27 1 0:23 /@ / rw - btrfs /dev/sda1 rw,subvol=/@\n",
         "BOOT_IMAGE=/@/boot/vmlinuz-6.1.0-18-amd64\n",
@@ -443,6 +444,7 @@ fn btrfs_over_two_disks_has_no_one_root_disk() {
         machine
             .block(&disk, &dev(0), 8192, None)
             .link(&format!("{disk}/device"), &port(n))
+            .file(&format!("{}/vpd_pg80", port(n)), serial(n))
             .block(&partition, &dev(1), 4096, Some((1, 2048)))
             .link(&format!("sys/fs/btrfs/{id}/devices/{name}1"), &partition);
     }
@@ -453,7 +455,9 @@ fn btrfs_over_two_disks_has_no_one_root_disk() {
     assert_eq!(root.device, "8:17");
     assert_eq!(root.disks, ["sda", "sdb"]);
     assert_eq!(host.root_disk(), None);
-    assert_eq!(host.disk("sdb").unwrap().modules, ["sd_mod", "ahci"]);
+    let second = host.disk("sdb").unwrap();
+    assert_eq!(second.modules, ["sd_mod", "ahci"]);
+    assert_eq!(second.serial.as_deref(), Some("S2"));
     assert_eq!(
         host.kernel.image.as_deref(),
         Some("/boot/vmlinuz-6.1.0-18-amd64")

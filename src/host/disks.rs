@@ -12,6 +12,7 @@ use super::{Disk, FileSystem, Partition};
 use crate::device_node;
 use crate::superblock;
 use crate::sys::Sys;
+use crate::vpd;
 
 /// Unit of sizes and starts in sysfs, whatever the sectors of the disk are.
 const SYSFS_SECTOR: u64 = 512;
@@ -79,7 +80,9 @@ fn disk(sys: &Sys, name: &str) -> anyhow::Result<Disk> {
         read_only: flag("ro"),
         // An MMC card calls its model its name.
         model: of("device/model").or_else(|| of("device/name")),
-        serial: of("serial").or_else(|| of("device/serial")),
+        serial: of("serial")
+            .or_else(|| of("device/serial"))
+            .or_else(|| vpd::serial(&sys.read(&format!("{dir}/{}", vpd::SERIAL_PAGE)).ok()?)),
         wwid: of("wwid").or_else(|| of("device/wwid")),
         table: superblock::table_identity(&head, sector_bytes),
         fs: file_system(sys, name),

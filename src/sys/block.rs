@@ -11,6 +11,8 @@ use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::sys::stat::{major, minor};
 use serde::{Deserialize, Serialize};
 
+use crate::vpd;
+
 /// Devices in /sys/block that are no disks of the machine, by the start of their names.
 const NOT_DISKS: [&str; 9] = [
     "dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "sr", "zram",
@@ -77,7 +79,8 @@ fn disk(dir: &Path, name: String) -> Option<Disk> {
         node: node(dir)?,
         bytes: number::<u64>(&dir.join("size"))? * SYSFS_SECTOR,
         sector_bytes: number(&dir.join("queue/logical_block_size"))?,
-        serial: first_text(dir, ["serial", "device/serial"]),
+        serial: first_text(dir, ["serial", "device/serial"])
+            .or_else(|| vpd::serial(&fs::read(dir.join(vpd::SERIAL_PAGE)).ok()?)),
         wwid: first_text(dir, ["wwid", "device/wwid"]),
         partitions,
     })
