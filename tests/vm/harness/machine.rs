@@ -3,6 +3,7 @@
 //! Its disks are raw files. With qcow2 a killed QEMU can lose writes that it had acknowledged, so a
 //! power cut would show losses that no disk has; and raw files can be read and changed from outside.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,7 +43,33 @@ pub struct Machine {
     pub(super) starts: u32,
     dir: TempDir,
     /// Two machines at once would starve each other on a small host.
-    _alone: Flock<File>,
+    _alone: Alone,
+}
+
+/// The right to have a machine.
+struct Alone {
+    _lock: Flock<File>,
+}
+
+thread_local! {
+    /// A test that wants a second machine would wait for itself, and all others with it.
+    static HAS_ONE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Alone {
+    #[track_caller]
+    fn wait() -> Alone {
+        assert!(!HAS_ONE.get(), "a test has one machine at a time");
+        let lock = cache::lock("one-machine.lock");
+        HAS_ONE.set(true);
+        Alone { _lock: lock }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        HAS_ONE.set(false);
+    }
 }
 
 /// A disk and how it shows in the machine.
@@ -98,7 +125,7 @@ impl Machine {
     }
 
     fn empty(name: &str) -> Self {
-        let alone = cache::lock("one-machine.lock");
+        let alone = Alone::wait();
         // Whoever has the lock is the only user: what is there was left by a killed test.
         let runs = cache::subdir("run");
         for stale in fs::read_dir(&runs).into_iter().flatten().flatten() {
