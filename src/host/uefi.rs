@@ -45,6 +45,8 @@ pub struct Uefi {
     pub partitions: BTreeMap<String, PartitionId>,
     /// Kernel name of the EFI system partition.
     pub esp: Option<String>,
+    /// Everybody on this machine may look into it where it is mounted.
+    pub esp_is_open: bool,
     /// What a GRUB for this firmware can be made with.
     pub core_tools: Option<CoreTools>,
     /// The grub.cfg on the EFI system partition that leads to the one in /boot.
@@ -118,6 +120,7 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
         loader: loader(&variable),
         partitions: partition_ids(sys, disks),
         esp: None,
+        esp_is_open: false,
         core_tools: None,
         grub_stub: None,
     };
@@ -125,6 +128,11 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
     found.core_tools = image_tools(sys, platform, Some(GRUB_DIR), &core_esp::MODULES);
     found.esp = found.find_esp(sys, disks, mounts);
     let point = found.esp_mount(mounts).map(|mount| mount.point.clone());
+    found.esp_is_open = point
+        .as_ref()
+        .and_then(|point| sys.meta(point).ok())
+        // FAT has no owners: all that is on it is as its root.
+        .is_some_and(|meta| meta.mode & 0o001 != 0);
     found.grub_stub = point.and_then(|point| grub_stub(sys, &point, &found));
     found
 }

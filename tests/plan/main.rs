@@ -291,6 +291,11 @@ fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
         ),
         ("no ESP", |c| c.uefi().esp = None, &["esp"]),
         (
+            "ESP for all",
+            |c| c.uefi().esp_is_open = true,
+            &["esp-open"],
+        ),
+        (
             "a partition table that can't be read",
             |c| c.uefi().partitions.clear(),
             &["esp"],

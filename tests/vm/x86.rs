@@ -89,7 +89,7 @@ impl Case {
     }
 
     #[track_caller]
-    fn is_migrated(self) {
+    fn migrates(self) {
         self.is_migrated_with(|machine| machine, |_| PLACE.to_owned());
     }
 
@@ -116,15 +116,15 @@ impl Case {
     /// The firmware starts stage 2 by `entry`, or as it has started the old system, and then the entry of
     /// the new system.
     #[track_caller]
-    fn is_migrated_by_firmware(self, entry: Option<&str>) {
+    fn migrates_by_firmware(self, entry: Option<&str>) {
         let cfg = Migratecfg::new(&self.image);
         let vm = self.up(self.machine(), &cfg);
-        self.is_migrated_by_firmware_on(vm, &cfg, entry);
+        self.migrates_by_firmware_on(vm, &cfg, entry);
     }
 
     /// The same of a machine that is up.
     #[track_caller]
-    fn is_migrated_by_firmware_on(self, mut vm: Vm, cfg: &Migratecfg, entry: Option<&str>) {
+    fn migrates_by_firmware_on(self, mut vm: Vm, cfg: &Migratecfg, entry: Option<&str>) {
         let start = Instant::now();
         let old = vm.wait_for(STARTS);
         vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
@@ -143,7 +143,7 @@ impl Case {
 
     /// Stage 1 says each of `codes` and nothing else that is an error, and changes nothing.
     #[track_caller]
-    fn is_refused(self, codes: &[&str]) {
+    fn stage_1_refuses(self, codes: &[&str]) {
         let cfg = Migratecfg::new(&self.image);
         let machine = self.machine();
         let start = Instant::now();
@@ -251,7 +251,7 @@ fn a_separate_boot_on_sata() {
         bus: Bus::Sata,
         ..BIOS
     };
-    Case::standard("boot-sata", "Debian 12, SATA", Root::Boot, sata).is_migrated();
+    Case::standard("boot-sata", "Debian 12, SATA", Root::Boot, sata).migrates();
 }
 
 /// / in a logical volume, on SCSI. The image waits in the volume's part of the disk.
@@ -262,7 +262,7 @@ fn a_logical_volume_on_scsi() {
         bus: Bus::Scsi,
         ..BIOS
     };
-    Case::standard("lvm-scsi", "Debian 12, SCSI", Root::Lvm, scsi).is_migrated();
+    Case::standard("lvm-scsi", "Debian 12, SCSI", Root::Lvm, scsi).migrates();
 }
 
 /// Stage 2 can't mount / there: it leaves word on /boot.
@@ -289,7 +289,7 @@ fn nvme_behind_a_smaller_disk() {
 #[test]
 #[ignore = "long: a machine of its own"]
 fn a_thin_volume_has_no_place_for_the_image() {
-    Case::standard("thin", "Debian 12", Root::Thin, BIOS).is_refused(&["payload-place"]);
+    Case::standard("thin", "Debian 12", Root::Thin, BIOS).stage_1_refuses(&["payload-place"]);
 }
 
 /// With the folder on a stick all is well.
@@ -315,7 +315,7 @@ fn a_thin_volume_with_the_image_on_a_stick() {
 #[ignore = "long: a machine of its own"]
 fn a_logical_volume_without_boot_by_a_bios() {
     let case = Case::standard("lvm-all", "Debian 12", Root::LvmAll, BIOS);
-    case.is_refused(&["root-fs", "grub-write"]);
+    case.stage_1_refuses(&["root-fs", "grub-write"]);
 }
 
 /// An array lies on two disks, of which the new system would take one.
@@ -323,21 +323,21 @@ fn a_logical_volume_without_boot_by_a_bios() {
 #[ignore = "long: a machine of its own"]
 fn an_array_by_a_bios() {
     let case = Case::standard("raid1", "Debian 12, two disks", Root::Raid1, BIOS);
-    case.is_refused(&["disk", "payload-place", "grub-write"]);
+    case.stage_1_refuses(&["disk", "payload-place", "grub-write"]);
 }
 
 /// GRUB can't clear its one-shot on btrfs.
 #[test]
 #[ignore = "long: a machine of its own"]
 fn btrfs_by_a_bios() {
-    Case::standard("btrfs", "Debian 12", Root::Btrfs, BIOS).is_refused(&["grub-write"]);
+    Case::standard("btrfs", "Debian 12", Root::Btrfs, BIOS).stage_1_refuses(&["grub-write"]);
 }
 
 /// Nobody has shown that GRUB clears its one-shot on xfs.
 #[test]
 #[ignore = "long: a machine of its own"]
 fn xfs_by_a_bios() {
-    Case::standard("xfs", "Debian 12", Root::Xfs, BIOS).is_refused(&["grub-write"]);
+    Case::standard("xfs", "Debian 12", Root::Xfs, BIOS).stage_1_refuses(&["grub-write"]);
 }
 
 /// UEFI firmware and GRUB, to an image that has no boot code for a BIOS.
@@ -346,14 +346,14 @@ fn xfs_by_a_bios() {
 fn uefi_by_grub_to_gpt() {
     Case::standard("uefi-gpt-image", "Debian 12", Root::Ext4, Board::UEFI)
         .image(OsImage::gpt())
-        .is_migrated();
+        .migrates();
 }
 
 /// The firmware boots once where GRUB can't be trusted to.
 #[test]
 #[ignore = "long: a machine of its own"]
 fn xfs_by_uefi() {
-    Case::standard("uefi-xfs", "Debian 12", Root::Xfs, Board::UEFI).is_migrated();
+    Case::standard("uefi-xfs", "Debian 12", Root::Xfs, Board::UEFI).migrates();
 }
 
 /// Images are made for sectors of 512 bytes.
@@ -361,7 +361,7 @@ fn xfs_by_uefi() {
 #[ignore = "long: a machine of its own"]
 fn sectors_of_4096_bytes() {
     let case = Case::standard("sectors", "Debian 12", Root::Sectors, Board::UEFI);
-    case.is_refused(&["image-sector-size"]);
+    case.stage_1_refuses(&["image-sector-size"]);
 }
 
 /// The releases before and after.
@@ -382,7 +382,7 @@ fn other_releases() {
             board: BIOS,
             image: OsImage::get(),
         }
-        .is_migrated();
+        .migrates();
     }
 }
 
@@ -400,7 +400,7 @@ const BOOT_VARIABLES: &str =
 #[test]
 fn grub_on_uefi_firmware() {
     let case = Case::standard("uefi-grub", "Debian 12, GRUB", Root::Ext4, Board::UEFI);
-    case.is_migrated_by_firmware(None);
+    case.migrates_by_firmware(None);
 }
 
 /// A grub.cfg that starts nothing just once: the firmware starts stage 2 itself.
@@ -411,7 +411,7 @@ fn boot_next_beside_a_grub_that_starts_nothing_once() {
     let cfg = Migratecfg::new(&case.image);
     let mut vm = case.up(case.machine(), &cfg);
     vm.must(FORGET_NEXT_ENTRY);
-    case.is_migrated_by_firmware_on(vm, &cfg, Some("balena-migrate"));
+    case.migrates_by_firmware_on(vm, &cfg, Some("balena-migrate"));
 }
 
 /// GRUB can't clear its one-shot on btrfs.
@@ -424,7 +424,7 @@ fn boot_next_beside_btrfs() {
         Root::Btrfs,
         Board::UEFI,
     );
-    case.is_migrated_by_firmware(Some("balena-migrate"));
+    case.migrates_by_firmware(Some("balena-migrate"));
 }
 
 /// The same in a logical volume with /boot in it: stage 2 reaches the EFI system partition alone.
@@ -437,7 +437,7 @@ fn boot_next_beside_a_logical_volume() {
         Root::LvmAll,
         Board::UEFI,
     );
-    case.is_migrated_by_firmware(Some("balena-migrate"));
+    case.migrates_by_firmware(Some("balena-migrate"));
 }
 
 /// Armed and undone, and after a rehearsal: the variables are as they were.
@@ -521,7 +521,7 @@ fn systemd_boot() {
     vm.must(&format!("lsattr {ONE_SHOT} | grep -e '^-*i'"));
     vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
     vm.must(&format!("! ls {ONE_SHOT} /boot/efi/EFI/balena-migrate"));
-    case.is_migrated_by_firmware_on(vm, &cfg, None);
+    case.migrates_by_firmware_on(vm, &cfg, None);
 }
 
 /// What UEFI firmware can't be left without, a BIOS can't start.
@@ -530,5 +530,5 @@ fn systemd_boot() {
 fn an_image_for_uefi_on_a_bios() {
     Case::standard("gpt-on-bios", "Debian 12", Root::Ext4, BIOS)
         .image(OsImage::gpt())
-        .is_refused(&["image-bios"]);
+        .stage_1_refuses(&["image-bios"]);
 }
