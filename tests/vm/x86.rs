@@ -90,13 +90,13 @@ impl Case {
 
     #[track_caller]
     fn migrates(self) {
-        self.is_migrated_with(|machine| machine, |_| PLACE.to_owned());
+        self.migrates_with(|machine| machine, |_| PLACE.to_owned());
     }
 
     /// `build` changes the machine before it is switched on; `prepare` gets it running with the folder
     /// on it, and says where that is.
     #[track_caller]
-    fn is_migrated_with(
+    fn migrates_with(
         self,
         build: impl FnOnce(Machine) -> Machine,
         prepare: impl FnOnce(&mut Vm) -> String,
@@ -282,7 +282,7 @@ fn nvme_behind_a_smaller_disk() {
     };
     let name = "Debian 12, NVMe behind a smaller disk";
     let case = Case::standard("nvme", name, Root::Ext4, nvme);
-    case.is_migrated_with(Machine::behind_a_small_disk, |_| PLACE.to_owned());
+    case.migrates_with(Machine::behind_a_small_disk, |_| PLACE.to_owned());
 }
 
 /// Nobody can tell where on the disk a file in a thin volume is, and stage 2 does not mount it.
@@ -298,7 +298,7 @@ fn a_thin_volume_has_no_place_for_the_image() {
 fn a_thin_volume_with_the_image_on_a_stick() {
     let name = "Debian 12, image on a stick";
     let case = Case::standard("thin-stick", name, Root::Thin, BIOS);
-    case.is_migrated_with(
+    case.migrates_with(
         |machine| machine,
         |vm| {
             vm.plug_ext4("STICK", 256);
