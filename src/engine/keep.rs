@@ -1,4 +1,4 @@
-//! Keeps files on the disk to overwrite: gets them blocks behind the new system ([`blocks`]), fills
+//! Keeps files on the disk to overwrite: gets them blocks behind the new system (`blocks`), fills
 //! them, and reads them back from the disk itself.
 
 mod blocks;
