@@ -1,5 +1,7 @@
 //! The host snapshot of whole machines, built as folders of the files that the collector reads.
 
+mod tables;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -225,18 +227,9 @@ const ESP: &str = "11111111-2222-3333-4444-555555555555";
 
 /// A disk with an EFI system partition and another one.
 fn gpt() -> Vec<u8> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file().set_len(8 << 20).unwrap();
-    let script = format!("label: gpt\nsize=2048, type=U, uuid={ESP}\nsize=2048\n");
-    let mut sfdisk = std::process::Command::new("/usr/sbin/sfdisk")
-        .arg("-q")
-        .arg(file.path())
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .expect("starting sfdisk");
-    std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), script.as_bytes()).unwrap();
-    assert!(sfdisk.wait().unwrap().success());
-    fs::read(file.path()).unwrap()
+    tables::disk(&format!(
+        "label: gpt\nsize=2048, type=U, uuid={ESP}\nsize=2048\n"
+    ))
 }
 
 /// A machine with UEFI firmware that has started `program` from the EFI system partition.
