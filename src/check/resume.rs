@@ -29,7 +29,7 @@ pub fn means<'a>(subject: &Subject<'a>, scan: &Scan, choice: &Choice) -> Result<
     }
     let ground = ground(subject, scan)?;
     let (firmware, tools) = match host.firmware.efi {
-        true => by_uefi(host)?,
+        true => by_uefi(host, &ground)?,
         false => by_bios(host, &ground)?,
     };
     Ok(Means {
@@ -61,15 +61,22 @@ fn by_bios<'a>(host: &'a Host, ground: &Ground) -> Result<(CoreFirmware, &'a Cor
     }
 }
 
-fn by_uefi(host: &Host) -> Result<(CoreFirmware, &CoreTools), String> {
+fn by_uefi<'a>(host: &'a Host, ground: &Ground) -> Result<(CoreFirmware, &'a CoreTools), String> {
     let uefi = host.firmware.uefi.as_ref();
     let bits = uefi.and_then(|uefi| uefi.bits).unwrap_or(64);
-    match uefi.and_then(|uefi| uefi.core_tools.as_ref()) {
-        Some(tools) => Ok((CoreFirmware::Uefi { bits }, tools)),
-        None => Err(format!(
+    let tools = uefi.and_then(|uefi| uefi.core_tools.as_ref());
+    let tools = tools.ok_or_else(|| {
+        format!(
             "grub-mkimage, or GRUB's modules for {}, are not installed (Debian: grub-common and \
              grub-efi-amd64-bin)",
             core_esp::platform(bits)
-        )),
+        )
+    })?;
+    // A loader on another disk would be started, and look for the old system.
+    let esp = uefi.and_then(|uefi| uefi.esp.as_ref());
+    let mut partitions = ground.disk.partitions.iter();
+    if !partitions.any(|part| Some(&part.name) == esp) {
+        return Err("the EFI system partition is not on the disk that is overwritten".to_owned());
     }
+    Ok((CoreFirmware::Uefi { bits }, tools))
 }

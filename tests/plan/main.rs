@@ -775,6 +775,28 @@ fn what_keeps_a_torn_flash_from_going_on_is_said() {
         let means = resume::means(&case.subject(), scan, &choice);
         assert_eq!(means.err().as_deref(), Some(reason));
     }
+    let rows: [(Change, Option<&str>); 3] = [
+        (|_| (), None),
+        (
+            |case| case.uefi().core_tools = None,
+            Some(
+                "grub-mkimage, or GRUB's modules for x86_64-efi, are not installed (Debian: grub-common and \
+                 grub-efi-amd64-bin)",
+            ),
+        ),
+        (
+            |case| case.uefi().esp = Some("sdz1".to_owned()),
+            Some("the EFI system partition is not on the disk that is overwritten"),
+        ),
+    ];
+    for (change, reason) in rows {
+        let mut case = case("debian-12-uefi");
+        change(&mut case);
+        let choice = choose(&case.subject()).unwrap().unwrap();
+        let scan = case.material.image.as_ref().unwrap();
+        let means = resume::means(&case.subject(), scan, &choice);
+        assert_eq!(means.err().as_deref(), reason);
+    }
     let mut case = case("debian-12-bios");
     case.set("PAYLOAD=memory\n");
     let plan = case.plan();
