@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::efi::load_option::PartitionId;
+use crate::payload::digest::unhex;
 
 /// Where the hand-over lies, both on the old system and in the initramfs.
 pub const PATH: &str = "/etc/balena-migrate-stage2.conf";
@@ -245,12 +246,8 @@ impl Resume {
     /// The bytes of [`Resume::first_sector`]; none when they are neither boot code nor an MBR in hex
     /// digits.
     pub fn first_sector(&self) -> Option<Vec<u8>> {
-        let digits = self.first_sector.as_bytes();
-        let bytes: Option<Vec<u8>> = digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-            .collect();
-        bytes.filter(|bytes| [BOOT_CODE_BYTES, MBR_BYTES].contains(&bytes.len()))
+        unhex(&self.first_sector)
+            .filter(|bytes| [BOOT_CODE_BYTES, MBR_BYTES].contains(&bytes.len()))
     }
 }
 

@@ -76,6 +76,13 @@ pub struct Material {
     pub no_room: Option<String>,
 }
 
+impl Material {
+    /// GRUB for the new system, where it was asked for and could be made.
+    pub fn made_grub(&self) -> Option<&NewGrub> {
+        self.new_grub.as_ref()?.as_ref().ok()
+    }
+}
+
 /// Whether the disk may be tested: by writing to it, which is a change, if a passing one, or by
 /// reading all of it, which takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

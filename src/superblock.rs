@@ -4,6 +4,7 @@
 //! read here, so that the two stages can't spell the same thing in two ways.
 
 use crate::handover::TableIdentity;
+use crate::payload::digest::unhex;
 
 /// How many bytes from the start of a partition [`identify`] wants to see: the btrfs superblock,
 /// which lies farthest behind, ends here. Fewer bytes only hide what lies beyond them.
@@ -123,12 +124,7 @@ pub fn guid(bytes: &[u8; 16]) -> String {
 
 /// The binary form of a GUID; `None` when the text is none.
 pub fn guid_bytes(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
-    let shown: Vec<u8> = digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect::<Option<_>>()?;
-    let shown: [u8; 16] = shown.try_into().ok()?;
+    let shown: [u8; 16] = unhex(&text.replace('-', ""))?.try_into().ok()?;
     Some(GUID_ORDER.map(|index| shown[index]))
 }
 

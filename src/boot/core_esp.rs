@@ -13,7 +13,6 @@ use std::io::{Cursor, Write};
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 
 use super::core_image;
-use super::grub_entry::quote;
 use crate::efi;
 use crate::handover::{BOOT_CODE_BYTES, Extent, MBR_BYTES};
 
@@ -36,9 +35,6 @@ pub const MODULES: [&str; 10] = [
 
 /// Bytes that GRUB, its configuration and the file system take at most, beside kernel and initramfs.
 const BESIDE: u64 = 6 << 20;
-
-/// Kinds of partitions in an MBR: an EFI system partition.
-const ESP: u8 = 0xef;
 
 /// Bytes to set aside for it, whole MiB.
 pub fn room(kernel_bytes: u64, initramfs_bytes: u64) -> u64 {
@@ -86,7 +82,7 @@ pub fn image(bytes: u64, sector_bytes: u32, files: &Files) -> std::io::Result<Ve
     root.create_dir("EFI")?;
     root.create_dir("EFI/BOOT")?;
     let loader = format!("EFI/BOOT/{}", efi::removable_loader(files.bits));
-    let config = config(files.arguments);
+    let config = core_image::start("/linux", "/initramfs", files.arguments);
     for (path, content) in [
         (loader.as_str(), files.grub),
         ("EFI/BOOT/grub.cfg", config.as_bytes()),
@@ -102,22 +98,6 @@ pub fn image(bytes: u64, sector_bytes: u32, files: &Files) -> std::io::Result<Ve
     Ok(image.into_inner())
 }
 
-/// The configuration of GRUB.
-fn config(arguments: &[String]) -> String {
-    let words: Vec<String> = arguments.iter().map(|word| quote(word)).collect();
-    format!(
-        "{}echo 'balena-migrate: the migration was cut off, it goes on ...'\n\
-         if linux /linux {}; then\n\
-         \tif initrd /initramfs; then boot; fi\n\
-         fi\n\
-         echo 'balena-migrate: stage 2 could not be read from the disk; trying again.'\n\
-         sleep 10\n\
-         reboot\n",
-        core_image::serial(arguments),
-        words.join(" "),
-    )
-}
-
 /// The first sector's content that leads to the partition in `place`, on a disk with sectors of
 /// `sector_bytes` that gets the `signature`. `None` when the place is beyond what an MBR can name.
 pub fn first_sector(place: Extent, sector_bytes: u32, signature: u32) -> Option<[u8; MBR_BYTES]> {
@@ -128,7 +108,7 @@ pub fn first_sector(place: Extent, sector_bytes: u32, signature: u32) -> Option<
     mbr[BOOT_CODE_BYTES..BOOT_CODE_BYTES + 4].copy_from_slice(&signature.to_le_bytes());
     let entry = &mut mbr[446..462];
     entry[1..4].copy_from_slice(&BEYOND);
-    entry[4] = ESP;
+    entry[4] = efi::MBR_KIND;
     entry[5..8].copy_from_slice(&BEYOND);
     entry[8..12].copy_from_slice(&sectors(place.start)?.to_le_bytes());
     entry[12..16].copy_from_slice(&sectors(place.bytes)?.to_le_bytes());
@@ -194,7 +174,7 @@ mod tests {
         };
         let mbr = first_sector(place, 512, 0x1234_5678).unwrap();
         assert_eq!(mbr[440..444], [0x78, 0x56, 0x34, 0x12]);
-        assert_eq!(mbr[450], ESP);
+        assert_eq!(mbr[450], 0xef);
         assert_eq!(mbr[454..458], ((3u32 << 30) / 512).to_le_bytes());
         assert_eq!(mbr[458..462], ((20u32 << 20) / 512).to_le_bytes());
         assert!(mbr[462..510].iter().all(|byte| *byte == 0));

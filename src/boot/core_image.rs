@@ -62,19 +62,22 @@ pub enum CoreError {
 /// own, and the kernel gets them one behind the other.
 pub fn config(kernel: Extent, initramfs: &[Extent], arguments: &[String]) -> String {
     let runs: Vec<String> = initramfs.iter().copied().map(run).collect();
+    start(&run(kernel), &runs.join(" "), arguments)
+}
+
+/// What starts the kernel and the initramfs, as GRUB names them, and tries again if it can't.
+pub(super) fn start(kernel: &str, initramfs: &str, arguments: &[String]) -> String {
     let words: Vec<String> = arguments.iter().map(|word| quote(word)).collect();
     format!(
         "{}echo 'balena-migrate: the migration was cut off, it goes on ...'\n\
-         if linux {} {}; then\n\
-         \tif initrd {}; then boot; fi\n\
+         if linux {kernel} {}; then\n\
+         \tif initrd {initramfs}; then boot; fi\n\
          fi\n\
          echo 'balena-migrate: stage 2 could not be read from the disk; trying again.'\n\
          sleep 10\n\
          reboot\n",
         serial(arguments),
-        run(kernel),
         words.join(" "),
-        runs.join(" "),
     )
 }
 
@@ -85,7 +88,7 @@ fn run(extent: Extent) -> String {
 }
 
 /// GRUB speaks on the serial line that the kernel has as a console, if it has one.
-pub(super) fn serial(arguments: &[String]) -> String {
+fn serial(arguments: &[String]) -> String {
     let console = arguments.iter().find_map(|argument| {
         let options = argument.strip_prefix("console=ttyS")?;
         let (unit, mode) = options.split_once(',').unwrap_or((options, "115200"));

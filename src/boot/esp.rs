@@ -56,7 +56,7 @@ pub fn check(host: &Host, uefi: &Uefi) -> Vec<Finding> {
     findings.extend(check_variables(uefi));
     findings.extend(check_mount(host, uefi));
     findings.extend(check_open(host, uefi));
-    findings.extend(check_kernel(host, uefi));
+    findings.extend(check_kernel(host));
     findings
 }
 
@@ -120,8 +120,8 @@ fn check_open(host: &Host, uefi: &Uefi) -> Option<Finding> {
     })
 }
 
-fn check_kernel(host: &Host, uefi: &Uefi) -> Option<Finding> {
-    let bits = uefi.bits.unwrap_or(64);
+fn check_kernel(host: &Host) -> Option<Finding> {
+    let bits = host.firmware.bits();
     let image = host.kernel.image.as_ref()?;
     (host.kernel.efi_stub != Some(bits)).then(|| {
         Finding::error(

@@ -46,8 +46,6 @@ pub fn kernel(subject: &Subject) -> Vec<Finding> {
 pub fn room(subject: &Subject) -> Vec<Finding> {
     /// Left free beside it: file systems that are full to the last block break other things.
     const MARGIN: u64 = 4 << 20;
-    /// What a kernel has that was not measured.
-    const KERNEL: u64 = 24 << 20;
     let host = subject.host;
     let files = match boot::of(host) {
         Ok(choice) => choice.loader.files(host),
@@ -57,7 +55,7 @@ pub fn room(subject: &Subject) -> Vec<Finding> {
         },
     };
     let kernel = match files.kernel {
-        Some(_) => host.kernel.image_bytes.unwrap_or(KERNEL),
+        Some(_) => host.kernel.room(),
         None => 0,
     };
     let need = subject.material.initramfs_bytes + kernel + MARGIN;

@@ -68,11 +68,7 @@ fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
             "use an image that starts by a BIOS, or start this machine by UEFI firmware",
         ));
     }
-    let bits = firmware
-        .uefi
-        .as_ref()
-        .and_then(|uefi| uefi.bits)
-        .unwrap_or(64);
+    let bits = firmware.bits();
     let wanted = efi::removable_loader(bits);
     let has = |name: &&str| scan.boot.efi_loaders.iter().any(|known| known == name);
     // Without its boot partition there is more to say.
@@ -277,7 +273,7 @@ pub fn boot_room(subject: &Subject) -> Vec<Finding> {
     let config_json = material.config_json.iter().map(|json| &json.bytes);
     let keyfiles = material.keyfiles.iter().map(|keyfile| &keyfile.bytes);
     let copied = material.copied.iter().map(|copied| &copied.bytes);
-    let new_grub = material.new_grub.iter().flatten();
+    let new_grub = material.made_grub().into_iter();
     let grub_files = new_grub.flat_map(|grub| grub.files.iter().map(|file| file.bytes.len()));
     let need: u64 = config_json
         .chain(keyfiles)

@@ -63,7 +63,7 @@ fn by_bios<'a>(host: &'a Host, ground: &Ground) -> Result<(CoreFirmware, &'a Cor
 
 fn by_uefi<'a>(host: &'a Host, ground: &Ground) -> Result<(CoreFirmware, &'a CoreTools), String> {
     let uefi = host.firmware.uefi.as_ref();
-    let bits = uefi.and_then(|uefi| uefi.bits).unwrap_or(64);
+    let bits = host.firmware.bits();
     let tools = uefi.and_then(|uefi| uefi.core_tools.as_ref());
     let tools = tools.ok_or_else(|| {
         format!(

@@ -56,9 +56,7 @@ pub(super) fn without_report(sys: &Sys, grubenv: &str) -> String {
             format!("{grubenv}\ncan't be read, which would tell whether GRUB took the entry.\n")
         }
     };
-    format!(
-        "A migration was armed, the machine was booted since, and this is the old system, whole.\n{said}"
-    )
+    whole(&said)
 }
 
 /// The same where a variable of the firmware told what to start: whoever starts that removes it first.
@@ -79,6 +77,11 @@ pub(super) fn by_variable(sys: &Sys, name: &str) -> String {
              - Power was lost, or the firmware has forgotten its variables.\n"
         ),
     };
+    whole(&said)
+}
+
+/// What both begin with.
+fn whole(said: &str) -> String {
     format!(
         "A migration was armed, the machine was booted since, and this is the old system, whole.\n{said}"
     )

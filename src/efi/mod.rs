@@ -8,7 +8,7 @@ pub mod gpt;
 pub mod load_option;
 
 use self::load_option::LoadOption;
-use crate::payload::digest::hex;
+use crate::payload::digest::{hex, unhex};
 
 /// The vendor GUID of the specification's own variables.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -18,6 +18,9 @@ const LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// EFI_VARIABLE_NON_VOLATILE, _BOOTSERVICE_ACCESS and _RUNTIME_ACCESS.
 const PERSISTENT: u32 = 7;
+
+/// The kind of an EFI system partition in an MBR.
+pub const MBR_KIND: u8 = 0xef;
 
 /// The description of the boot entry that starts stage 2, by which it is known as ours.
 pub const OUR_ENTRY: &str = "balena-migrate";
@@ -54,11 +57,7 @@ impl Variable {
 
     /// Takes what [`Variable::hex`] gave.
     pub fn from_hex(digits: &str) -> Option<Variable> {
-        let pairs = digits.as_bytes().chunks(2);
-        let bytes: Option<Vec<u8>> = pairs
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-            .collect();
-        Variable::parse(&bytes?)
+        Variable::parse(&unhex(digits)?)
     }
 
     /// The file in hex digits.

@@ -120,6 +120,20 @@ pub struct Firmware {
     pub device_tree_model: Option<String>,
 }
 
+impl Firmware {
+    /// 32 or 64: the programs that UEFI firmware starts have so many bits, 64 where it does not say.
+    pub fn bits(&self) -> u32 {
+        self.uefi.as_ref().and_then(|uefi| uefi.bits).unwrap_or(64)
+    }
+}
+
+impl Kernel {
+    /// Bytes to reckon with for a copy of its file, also where that was not measured.
+    pub fn room(&self) -> u64 {
+        self.image_bytes.unwrap_or(24 << 20)
+    }
+}
+
 /// A whole disk: one that has a device behind it, so no loop device, no RAM disk, no mapping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Disk {

@@ -2,7 +2,7 @@
 //! material, before there is a plan: whatever is missing is said while nothing is changed.
 
 use super::{File, NewGrub, Piece, config, sectors};
-use crate::boot::core_image;
+use crate::boot::{core_esp, core_image};
 use crate::config::Config;
 use crate::config::kind::HomeFile;
 use crate::efi;
@@ -115,21 +115,12 @@ impl Job<'_> {
     }
 
     fn for_uefi(&self) -> Result<NewGrub, Finding> {
-        let bits = self
-            .host
-            .firmware
-            .uefi
-            .as_ref()
-            .and_then(|uefi| uefi.bits)
-            .unwrap_or(64);
+        let bits = self.host.firmware.bits();
         let name = efi::removable_loader(bits);
         if self.image.boot.efi_loaders.contains(&name.to_owned()) {
             return Err(self.needless());
         }
-        let platform = match bits {
-            32 => "i386-efi",
-            _ => "x86_64-efi",
-        };
+        let platform = core_esp::platform(bits);
         let (program, tools) = self.make(platform, "/EFI/BOOT", &[])?;
         let file = File {
             path: format!("/EFI/BOOT/{name}"),

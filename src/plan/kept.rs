@@ -46,13 +46,11 @@ pub fn keep(
     if let Some(firmware) = core {
         /// What the hand-over may have beyond what was measured, with all its extents.
         const HANDOVER: u64 = 4 << 20;
-        /// What a kernel has that was not measured.
-        const KERNEL: u64 = 24 << 20;
         let kernel = &subject.host.kernel;
         files.extend(core::files(
             firmware,
             kernel.image.as_deref().expect("checked: the kernel"),
-            kernel.image_bytes.unwrap_or(KERNEL),
+            kernel.room(),
             subject.material.initramfs_bytes + HANDOVER,
         ));
     }

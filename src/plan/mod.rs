@@ -138,12 +138,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             None => "left as it is (NO_SETUP)".to_owned(),
         },
         log_drive: config.log_drive.value.as_ref().map(|drive| drive.0.clone()),
-        new_grub: material
-            .new_grub
-            .iter()
-            .flatten()
-            .next()
-            .map(|grub| grub.summary.clone()),
+        new_grub: material.made_grub().map(|grub| grub.summary.clone()),
         pretend: *config.no_flash,
     };
 

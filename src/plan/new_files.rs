@@ -50,7 +50,7 @@ pub fn of(subject: &Subject) -> Vec<NewContent> {
         from: copied.path.clone(),
         content: copied.bytes.clone(),
     });
-    let new_grub = subject.material.new_grub.iter().flatten();
+    let new_grub = subject.material.made_grub().into_iter();
     let grub_files = new_grub
         .flat_map(|grub| &grub.files)
         .map(|file| NewContent {

@@ -181,7 +181,7 @@ fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Inst
 
 /// What goes over the image's own bytes.
 fn overlays(material: &Material, files: &mut Vec<SmallFile>) -> Vec<Overlay> {
-    let new_grub = material.new_grub.iter().flatten();
+    let new_grub = material.made_grub().into_iter();
     let pieces = new_grub.flat_map(|grub| &grub.pieces);
     let overlay = |(number, piece): (usize, &Piece)| {
         let content = format!("/balena-migrate/overlay/{number}");

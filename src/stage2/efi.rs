@@ -104,8 +104,6 @@ fn write_boot_order(sys: &Sys, order: &[u16]) -> anyhow::Result<()> {
 
 /// The partition that an MBR of ours names; `None` for any other.
 fn own_partition(disk: &Disk, first_sector: &[u8]) -> Option<HardDrive> {
-    /// The kind of an EFI system partition.
-    const ESP: u8 = 0xef;
     let entry = first_sector.get(446..462)?;
     let le =
         |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
@@ -115,7 +113,7 @@ fn own_partition(disk: &Disk, first_sector: &[u8]) -> Option<HardDrive> {
         return None;
     };
     let start = u64::from(le(8));
-    (entry[4] == ESP).then(|| HardDrive {
+    (entry[4] == efi::MBR_KIND).then(|| HardDrive {
         number: 1,
         start,
         sectors: u64::from(le(12)),
