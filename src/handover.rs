@@ -358,7 +358,8 @@ pub struct Restore {
     pub old: Option<OldFile>,
 }
 
-/// Content and owner of a file to put back.
+/// Content of a file to put back, and the mode and owner that it gets where it is gone; one that is
+/// there keeps its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OldFile {

@@ -69,9 +69,15 @@ fn restore_file(work: &Work, sys: &Sys, restore: &Restore) -> anyhow::Result<()>
     let content = Sys::new(work.machine.initramfs())
         .read(content)
         .context("reading its old content")?;
-    // FAT has no owners; the ones that stage 1 saw came from its mount options.
-    let owner = (restore.fs.fs_type != "vfat").then_some((*uid, *gid));
-    sys.write_whole(&restore.path, &content, *mode, owner)?;
+    // Stage 1 keeps mode and owner of a file that it writes over: those that are there are the old ones.
+    let there = sys.meta(&restore.path).ok().filter(|meta| meta.is_file);
+    let (mode, uid, gid) = match there {
+        Some(meta) => (meta.mode, meta.uid, meta.gid),
+        None => (*mode, *uid, *gid),
+    };
+    // FAT has no owners; the ones that the mount shows are made up.
+    let owner = (restore.fs.fs_type != "vfat").then_some((uid, gid));
+    sys.write_whole(&restore.path, &content, mode, owner)?;
     Ok(())
 }
 

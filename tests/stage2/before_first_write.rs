@@ -1,6 +1,7 @@
 //! Whatever is wrong before the first write: the disk is untouched, the old system is told.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use balena_migrate::handover::{Install, Target};
@@ -262,16 +263,23 @@ fn a_fault_of_ours_is_told_to_the_old_system() {
 }
 
 #[test]
-fn an_old_boot_file_gets_its_mode_back() {
+fn an_old_boot_file_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt;
-    let mut world = World::new();
-    world.handover.pretend = true;
-    world.run().unwrap();
-    let path = world.dir.path().join("old/boot/grub/grubenv");
-    assert_eq!(
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777,
-        0o640
-    );
+    let restored = |change: fn(&Path)| {
+        let mut world = World::new();
+        world.handover.pretend = true;
+        let path = world.dir.path().join("old/boot/grub/grubenv");
+        change(&path);
+        world.run().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"as it was");
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    };
+    // As Fedora has it.
+    let private =
+        |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(restored(private), 0o600);
+    let gone = |path: &Path| fs::remove_file(path).unwrap();
+    assert_eq!(restored(gone), 0o640);
 }
 
 #[test]
