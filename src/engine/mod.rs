@@ -76,6 +76,7 @@ fn apply_steps(
     begin: Begin,
     say: &mut dyn FnMut(usize, &str),
 ) -> Result<()> {
+    let grubenv = begin.grubenv.clone();
     let mut journal = JournalWriter::start(sys, begin)?;
     for (number, step) in work.steps.iter().enumerate() {
         let what = step.describe();
@@ -91,5 +92,17 @@ fn apply_steps(
     }
     // What was renamed into place is durable by itself; tools of the distribution promise nothing.
     sys.sync();
+    if let Some(grubenv) = grubenv {
+        settle(sys, &grubenv);
+    }
     journal.append(&Record::Complete { armed: work.armed })
+}
+
+/// Lets GRUB see what was done in its folder, also when power goes at once.
+///
+/// A failure is only logged: the file system does the same within half a minute.
+fn settle(sys: &Sys, grubenv: &str) {
+    if let Err(error) = sys.settle(grubenv) {
+        log::warn!("bringing {grubenv} to its place on the disk: {error}");
+    }
 }

@@ -18,6 +18,7 @@ pub mod mount;
 pub mod net;
 pub mod partition;
 pub mod power;
+pub mod settle;
 pub mod speed;
 pub mod surface;
 pub mod tree;

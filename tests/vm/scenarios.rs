@@ -314,6 +314,19 @@ fn undo_after_arming_leaves_the_tree_as_it_was() {
     scene.undo_leaves_the_old_system();
 }
 
+/// Power is lost as soon as `undo` says that it is done: GRUB, which replays no journal of a file system,
+/// has to see it all the same.
+#[test]
+fn a_power_cut_after_an_undo_boots_the_old_system() {
+    let mut scene = Scene::set("cut-after-undo", &Migratecfg::new(&OsImage::get()));
+    scene.run(RUN, 0);
+    scene.run("./balena-migrate undo", 0);
+    let mut scene = scene.cut_and_boot();
+    let console = scene.vm.console();
+    assert!(!console.contains("balena-migrate, stage 2"), "{console}");
+    scene.undo_leaves_the_old_system();
+}
+
 /// A signal in the middle of stage 1 takes back what was done until then.
 #[test]
 fn an_interrupted_run_takes_everything_back() {
