@@ -218,7 +218,8 @@ impl Guest {
             file_name(&self.dir()),
             vm::hardware(MEMORY_MIB)
         );
-        let dir = cache::artefact("booted", &recipe, |dir| {
+        let name = format!("booted-{}-{}", self.tree.name(), self.root.name());
+        let dir = cache::artefact(&name, &recipe, |dir| {
             let disk = dir.join("guest.raw");
             copy_sparse(&self.disks()[0], &disk);
             let mut vm = Machine::in_place("prepare-booted", &disk).start();
@@ -247,10 +248,7 @@ fn fill(dir: &Path, root: Root) {
         tree: Tree::Standard,
         root: Root::Ext4,
     };
-    // Before there is a machine: of those there is one at a time.
-    let maker = maker.disks().remove(0);
-    let mut vm = Machine::with_image("prepare-root", &maker).start();
-    vm.wait_agent();
+    let mut vm = Machine::running("prepare-root", maker).start();
     vm.plug_sectors(&dir.join("guest.raw"), "BENCH-target", sector_bytes(root));
     if root == Root::Raid1 {
         vm.plug(&dir.join("guest2.raw"), "BENCH-target2");

@@ -97,9 +97,14 @@ impl Machine {
         machine
     }
 
-    /// The usual guest as it runs a while after its boot: starts in seconds, with its agent ready.
+    /// The usual guest as it runs a while after its boot.
     pub fn running_guest(name: &str) -> Self {
-        let booted = Guest::USUAL.booted();
+        Machine::running(name, Guest::USUAL)
+    }
+
+    /// A guest as it runs a while after its boot: starts in seconds, with its agent ready.
+    pub(super) fn running(name: &str, guest: Guest) -> Self {
+        let booted = guest.booted();
         let mut machine = Machine::empty(name);
         machine.add_disk_copy(&booted.disk, DISK_SERIAL);
         machine.state = Some(booted.state);
