@@ -155,17 +155,6 @@ fn grub_clears_the_one_shot_on_every_file_system_that_is_said_to_be_writable() {
     });
 }
 
-/// GRUB could, but no machine has shown the rest of it yet.
-#[test]
-fn grub_clears_it_on_xfs() {
-    assert!(!WRITABLE.contains(&"xfs"));
-    let machine = Machine::new(&USUAL);
-    machine.arm(false);
-    let disk = machine.disk("xfs");
-    assert!(disk.boot("xfs").contains(OURS));
-    assert!(!disk.boot("xfs").contains(OURS));
-}
-
 /// What a script has made of grub.cfg stays there when stage 2 comes back, and does nothing.
 #[test]
 fn an_entry_by_a_script_is_as_much_of_a_one_shot() {

@@ -1062,11 +1062,7 @@ const WRONG: &[Row] = &[
         |c| c.host.mounts[0].device_name = "dm-0".into(),
         &["root-fs", "payload-place", "grub-write"],
     ),
-    (
-        "/ on xfs",
-        |c| c.host.mounts[0].fs_type = "xfs".into(),
-        &["grub-write"],
-    ),
+    ("/ on xfs", |c| c.host.mounts[0].fs_type = "xfs".into(), &[]),
     (
         "no image",
         |c| c.material.image = Err("there is no such file".into()),
