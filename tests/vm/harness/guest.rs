@@ -19,6 +19,9 @@ const FIRST_BOOT: &str = "update-grub && sync";
 /// The file systems of disk.sh that a running kernel makes find their UUID here.
 const ROOT_UUID: &str = "6b1d7a52-8f0e-4c39-9d27-51a0c7e4b9d3";
 
+/// That of btrfs.
+const BTRFS_UUID: &str = "d41c9b07-3e52-4f6a-8a1d-7b90e2c5f618";
+
 /// Which Debian with what in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tree {
@@ -256,7 +259,11 @@ fn fill(dir: &Path, root: Root) {
     vm.plug(&dir.join("source.raw"), "BENCH-source");
     let recipe = tempfile::tempdir().expect("making a directory");
     recipe_in(recipe.path(), "roots.sh", ROOTS_RECIPE);
-    fs::write(recipe.path().join("uuid"), ROOT_UUID).expect("writing the UUID");
+    let uuid = match root {
+        Root::Btrfs => BTRFS_UUID,
+        _ => ROOT_UUID,
+    };
+    fs::write(recipe.path().join("uuid"), uuid).expect("writing the UUID");
     vm.send(recipe.path(), "/run/recipe");
     vm.must("udevadm settle; [ -e /dev/disk/by-id/virtio-BENCH-source ]");
     vm.must(&format!("cd /run/recipe && sh roots.sh {}", root.name()));

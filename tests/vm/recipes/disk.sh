@@ -37,7 +37,9 @@ case $kind in
     ext4 | lvm-all | raid1 | sectors) ;;
     boot | lvm | thin) boot=yes ;;
     btrfs)
-        grub_dir=/@/boot/grub
+        # mkfs.btrfs takes no UUID that is in use, be it by the guest that runs it.
+        root_uuid=d41c9b07-3e52-4f6a-8a1d-7b90e2c5f618
+        grub_fs=$root_uuid grub_dir=/@/boot/grub
         root_line="UUID=$root_uuid / btrfs subvol=@ 0 0
 UUID=$root_uuid /home btrfs subvol=@home 0 0"
         ;;
