@@ -395,10 +395,7 @@ fn power_cuts_on_xfs() {
     vm.must(&undo);
     let mut vm = boots_the_old_system(vm);
     assert_eq!(vm.must(OLD_TREE), before, "an undo has left something");
-    case.row(
-        "power cut before the first write: the old system is back",
-        start,
-    );
+    case.row("power cuts: the old system, or stage 2 as armed", start);
 }
 
 /// Takes the power away and gives it back: the machine goes to the old system at once.
@@ -420,7 +417,7 @@ fn uefi_by_grub_to_gpt() {
         .migrates();
 }
 
-/// The firmware boots once where GRUB can't be trusted to.
+/// The same on UEFI firmware.
 #[test]
 #[ignore = "long: a machine of its own"]
 fn xfs_by_uefi() {
