@@ -19,7 +19,8 @@ pub const INITRAMFS: &str = "/boot/balena-migrate.img";
 const SCRIPT: &str = "/etc/grub.d/42_balena_migrate";
 
 /// File systems on which GRUB can write a block in place: those whose data has no checksums and lies
-/// where the file says. GRUB does not replay a journal, but what it may miss then is only that it is armed.
+/// where the file says. GRUB replays no journal: whoever arms or disarms it has to see to that
+/// ([`Sys::settle`]).
 pub const WRITABLE: [&str; 5] = ["ext2", "ext3", "ext4", "vfat", "xfs"];
 
 /// GRUB 2.

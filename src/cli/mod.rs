@@ -119,6 +119,8 @@ pub fn main() -> ExitCode {
 fn start_log(level: Option<&str>) {
     env_logger::Builder::new()
         .parse_filters(level.unwrap_or("debug"))
+        // It warns of every image of balenaOS, which is as it has to be.
+        .filter_module("fatfs", log::LevelFilter::Error)
         .format_timestamp_secs()
         .format_target(false)
         .init();
