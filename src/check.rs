@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod device;
 pub mod files;
+pub mod flash_to;
 pub mod image;
 pub mod memory;
 pub mod place;
@@ -10,7 +11,7 @@ pub mod resume;
 
 use crate::config::Config;
 use crate::finding::Finding;
-use crate::host::Host;
+use crate::host::{Disk, Host};
 use crate::material::Material;
 
 /// What every check looks at.
@@ -23,6 +24,19 @@ pub struct Subject<'a> {
     pub material: &'a Material,
 }
 
+impl<'a> Subject<'a> {
+    /// The disk to overwrite; `None` when there is no such disk.
+    pub fn target(&self) -> Option<&'a Disk> {
+        self.host.target(self.material.flash_to.as_deref())
+    }
+
+    /// The old system outlives the flash, on another disk.
+    pub fn old_system_stays(&self) -> bool {
+        self.target()
+            .is_some_and(|target| self.host.stays_beside(target))
+    }
+}
+
 /// A check: nothing found means that all is well.
 type Check = fn(&Subject) -> Vec<Finding>;
 
@@ -32,7 +46,8 @@ const CHECKS: &[Check] = &[
     device::architecture,
     device::distribution,
     device::disk,
-    device::flash_to,
+    flash_to::flash_to,
+    flash_to::boot_order,
     device::write_speed,
     device::bad_blocks,
     image::image,

@@ -16,7 +16,7 @@ use crate::payload::digest::unhex;
 pub const PATH: &str = "/etc/balena-migrate-stage2.conf";
 
 /// The version this program writes, and the only one it reads: the two stages are one executable.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The hand-over document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,11 +119,28 @@ pub struct DiskIdentity {
     pub serial: Option<String>,
     /// What `/sys/block/X/wwid` or `/sys/block/X/device/wwid` said.
     pub wwid: Option<String>,
-    /// The partition table in force when stage 1 ran.
-    pub table: TableIdentity,
-    /// A file system of the old system that must lie on this disk: the one it ran from, or where
-    /// stage 2 can't mount that, the one it was started from.
-    pub old_root: FsIdentity,
+    /// The partition table in force when stage 1 ran; none where there was none, as on a new disk.
+    pub table: Option<TableIdentity>,
+    /// Where the old system is, seen from this disk.
+    pub old_system: OldSystem,
+}
+
+/// Where the old system is, by a file system of it: the one it ran from, or where stage 2 can't mount
+/// that, the one it was started from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum OldSystem {
+    /// On the disk to overwrite, where this file system must be.
+    Overwritten(FsIdentity),
+    /// On another disk, where it stays: this file system must not be on the one to overwrite.
+    Stays(FsIdentity),
+}
+
+impl OldSystem {
+    /// It outlives the flash.
+    pub fn stays(&self) -> bool {
+        matches!(self, OldSystem::Stays(_))
+    }
 }
 
 /// A partition table's own name.

@@ -18,7 +18,7 @@ use crate::config::kind::DeviceFile;
 use crate::connect;
 use crate::device_node;
 use crate::finding::Finding;
-use crate::host::Host;
+use crate::host::{Host, Mount};
 use crate::initramfs::modules::{self, ModuleFile, ModuleTree};
 use crate::initramfs::{self, Compression, Recipe, SmallFile};
 use crate::network::given::{self, Copied};
@@ -64,11 +64,11 @@ pub struct Material {
     pub backup_script_mode: Option<u32>,
     /// Kernel name of the partition or disk that LOG_DRIVE names.
     pub log_drive: Option<String>,
-    /// Kernel name of the disk that FLASH_TO names.
+    /// Kernel name of what FLASH_TO names; as it is written there where that is no device.
     pub flash_to: Option<String>,
-    /// Bytes a second that the disk of / takes; `None` when nobody asked or it was not measured.
+    /// Bytes a second that the disk to overwrite takes; `None` when nobody asked or it was not measured.
     pub write_speed: Option<Result<u64, String>>,
-    /// Blocks of the disk of / that can't be read; `None` when nobody asked or it was not scanned.
+    /// Blocks of the disk to overwrite that can't be read; `None` when nobody asked or it was not scanned.
     pub bad_blocks: Option<Result<bad_blocks::Scan, String>>,
     /// GRUB for the new system, where it is asked for, or what stops that.
     pub new_grub: Option<Result<NewGrub, Finding>>,
@@ -152,7 +152,7 @@ pub fn gather(
             .filter(|meta| meta.is_file)
             .map(|meta| meta.mode),
         log_drive: resolve(sys, &config.log_drive.value),
-        flash_to: resolve(sys, &config.flash_to.value),
+        flash_to: flash_to(sys, config),
         write_speed: match tests {
             DiskTests::Allowed => measure_write_speed(sys, config, host),
             DiskTests::Never => None,
@@ -229,21 +229,27 @@ fn choose_modules(
         }
         Err(error) => return Err(error).context("reading the list of modules"),
     };
+    let target = host.target(flash_to(sys, config).as_deref());
     // Image and backup may lie on another disk than /, and wait there.
     let paths = ["/", &config.image_name.0, &config.backup_file.0];
-    let disks = paths
+    let mounts: Vec<&Mount> = paths
         .iter()
         .filter_map(|path| host.mount_of(path))
+        .chain(target.and_then(|target| host.haven(target)))
+        .collect();
+    let disks = mounts
+        .iter()
+        .copied()
         .chain(esp::mount(host))
         .flat_map(|mount| &mount.disks)
         .filter_map(|name| host.disk(name))
+        .chain(target)
         .chain(resolve(sys, &config.log_drive.value).and_then(|name| Some(host.volume(&name)?.0)));
     let mut required: Vec<&str> = modules::REQUIRED.to_vec();
     for disk in disks {
         required.extend(disk.modules.iter().map(String::as_str));
     }
-    let mounts = paths.iter().filter_map(|path| host.mount_of(path));
-    required.extend(mounts.filter_map(|mount| host.stage2_driver(mount)));
+    required.extend(mounts.iter().filter_map(|mount| host.stage2_driver(mount)));
     let mut optional = modules::OPTIONAL.to_vec();
     if host.firmware.efi {
         optional.push(modules::EFI_VARIABLES);
@@ -288,6 +294,12 @@ fn resolve(sys: &Sys, wanted: &Option<DeviceFile>) -> Option<String> {
     device.rsplit_once('/').map(|(_, name)| name.to_owned())
 }
 
+/// What FLASH_TO names, if it is set.
+fn flash_to(sys: &Sys, config: &Config) -> Option<String> {
+    let wanted = &config.flash_to.value;
+    resolve(sys, wanted).or_else(|| Some(wanted.as_ref()?.0.clone()))
+}
+
 /// Puts the host name into config.json, if that is wanted and can be done.
 fn keep_name(
     config: &Config,
@@ -308,7 +320,7 @@ fn keep_name(
     hostname::keep(json, name).then(|| name.clone())
 }
 
-/// Scans the disk of / for bad blocks, when there is a limit to them. `progress` gets the bytes that
+/// Scans the disk to overwrite for bad blocks, when there is a limit to them. `progress` gets the bytes that
 /// are done and those in all.
 pub fn scan_for_bad_blocks(
     sys: &Sys,
@@ -317,7 +329,7 @@ pub fn scan_for_bad_blocks(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Option<Result<bad_blocks::Scan, String>> {
     let limit = config.max_badblocks.value?;
-    let disk = host.root_disk()?;
+    let disk = host.target(flash_to(sys, config).as_deref())?;
     let node = device_node::of(&disk.name);
     let mut scan = || {
         let mut surface = Surface::open(sys, &node, bad_blocks::PIECE as usize)?;
@@ -326,18 +338,21 @@ pub fn scan_for_bad_blocks(
     Some(scan().map_err(|error| format!("reading {node}: {error}")))
 }
 
-/// Measures the disk of / by a folder on it, when there is a limit to its speed.
+/// Measures the disk to overwrite by a folder on it, when there is a limit to its speed.
 fn measure_write_speed(sys: &Sys, config: &Config, host: &Host) -> Option<Result<u64, String>> {
     if config.min_write_speed.value.is_none() && config.warn_write_speed.value.is_none() {
         return None;
     }
-    let root = &host.mount_of("/")?.disks;
+    let target = host.target(flash_to(sys, config).as_deref())?;
     let folder = [config.home_dir.0.as_str(), "/var/tmp", "/"]
         .into_iter()
         .find(|folder| {
             host.mount_of(folder)
-                .is_some_and(|mount| mount.disks == *root)
-        })?;
+                .is_some_and(|mount| mount.disks == [target.name.clone()])
+        });
+    let Some(folder) = folder else {
+        return Some(Err(format!("no file system of {} is mounted", target.name)));
+    };
     Some(
         sys.write_speed(folder)
             .map_err(|error| format!("writing to {folder}: {error}")),

@@ -26,8 +26,8 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// How stage 2 left the machine. Only outcomes in which the old system is intact can be read on
-/// it, so there is none for the time after the first write.
+/// How stage 2 left the machine. Only outcomes in which the old system is intact can be read on it:
+/// those of the time after the first write are of a flash of another disk (FLASH_TO).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
 pub enum Outcome {
@@ -47,5 +47,25 @@ pub enum Outcome {
         code: String,
         /// What was wrong, and what to do, for a person.
         reason: String,
+    },
+    /// Written before the first write to another disk: still there in the old system, it means that
+    /// power was lost or the machine stopped before the new one was complete.
+    Overwriting {
+        /// That disk, for a person.
+        disk: String,
+    },
+    /// Another disk could not be overwritten; it has no system now.
+    Failed {
+        /// That disk, for a person.
+        disk: String,
+        /// Stable name of the reason, such as `disk-write`.
+        code: String,
+        /// What was wrong, and what to do, for a person.
+        reason: String,
+    },
+    /// The new system is on another disk, complete.
+    Migrated {
+        /// That disk, for a person.
+        disk: String,
     },
 }

@@ -17,7 +17,7 @@ use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::growth::DataPlace;
 use balena_migrate::handover::{
     DiskIdentity, Extent, FilePath, Firmware, Format, FsIdentity, Handover, Image, ImagePartition,
-    LogLevel, Payload, Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
+    LogLevel, OldSystem, Payload, Place, Power, ReportPlace, StoredFile, TableIdentity, VERSION,
 };
 use balena_migrate::host::CoreTools;
 use balena_migrate::initramfs::{Compression, Recipe, SmallFile};
@@ -141,8 +141,8 @@ fn handover() -> Handover {
             sector_bytes: 512,
             serial: None,
             wwid: None,
-            table: TableIdentity::Mbr("00000001".into()),
-            old_root: fs.clone(),
+            table: Some(TableIdentity::Mbr("00000001".into())),
+            old_system: OldSystem::Overwritten(fs.clone()),
         },
         modules: Vec::new(),
         restore: Vec::new(),

@@ -4,7 +4,7 @@ use super::Subject;
 use crate::config::kind::limit::Speed;
 use crate::device;
 use crate::finding::Finding;
-use crate::host::Host;
+use crate::host::{Disk, Host, Mount};
 
 /// Only root can read disks and change the boot configuration.
 pub fn root_user(subject: &Subject) -> Vec<Finding> {
@@ -58,29 +58,11 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
         return vec![Finding::error(
             "disk",
             "the file system that holds / is not on a block device",
-            "this tool overwrites the disk that the machine runs from; run it on such a machine",
+            "run it on a machine whose system is on a disk",
         )];
     };
-    let disk = match root.disks.as_slice() {
-        [name] => host.disk(name),
-        [] => None,
-        several => {
-            return vec![Finding::error(
-                "disk",
-                format!("/ spans more than one disk: {}", several.join(", ")),
-                "this version migrates machines whose / is on one disk",
-            )];
-        }
-    };
-    let Some(disk) = disk else {
-        return vec![Finding::error(
-            "disk",
-            format!(
-                "no disk was found under {}, which holds /",
-                root.device_name
-            ),
-            "send the output of `balena-migrate facts` with your report",
-        )];
+    let Some(disk) = subject.target() else {
+        return no_disk(subject, root).into_iter().collect();
     };
     let mut findings = Vec::new();
     if disk.read_only {
@@ -90,7 +72,7 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
             "make it writable, or replace it",
         ));
     }
-    if disk.table.is_none() {
+    if disk.table.is_none() && !host.stays_beside(disk) {
         findings.push(Finding::error(
             "disk",
             format!(
@@ -100,32 +82,30 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
             "stage 2 names the disk by its MBR signature or GPT GUID, among others",
         ));
     }
-    findings.extend(haven(host));
+    findings.extend(haven(host, disk));
     findings
 }
 
-/// FLASH_TO can only confirm the disk that is overwritten anyway.
-pub fn flash_to(subject: &Subject) -> Vec<Finding> {
-    let Some(wanted) = &subject.config.flash_to.value else {
-        return Vec::new();
-    };
-    let Some(root) = subject.host.root_disk() else {
-        return Vec::new();
-    };
-    if subject.material.flash_to.as_deref() == Some(&root.name) {
-        return Vec::new();
+/// Why there is no disk to overwrite; of one that FLASH_TO names, another check says it.
+fn no_disk(subject: &Subject, root: &Mount) -> Option<Finding> {
+    if subject.material.flash_to.is_some() {
+        return None;
     }
-    vec![Finding::error(
-        "flash-to",
-        format!(
-            "FLASH_TO={} is not {}, the disk that holds /",
-            wanted.0, root.name
+    Some(match root.disks.as_slice() {
+        [] | [_] => Finding::error(
+            "disk",
+            format!(
+                "no disk was found under {}, which holds /",
+                root.device_name
+            ),
+            "send the output of `balena-migrate facts` with your report",
         ),
-        format!(
-            "this version overwrites no other disk: leave FLASH_TO out, or set it to /dev/{}",
-            root.name
+        several => Finding::error(
+            "disk",
+            format!("/ spans more than one disk: {}", several.join(", ")),
+            "this version overwrites one disk: put / on one, or name another disk in FLASH_TO",
         ),
-    )]
+    })
 }
 
 /// The disk takes data as fast as the user wants it to.
@@ -171,7 +151,7 @@ pub fn bad_blocks(subject: &Subject) -> Vec<Finding> {
     ) else {
         return Vec::new();
     };
-    let disk = subject.host.root_disk().map_or("", |disk| &disk.name);
+    let disk = subject.target().map_or("", |disk| &disk.name);
     match scan {
         Err(reason) => vec![Finding::error(
             "bad-blocks",
@@ -203,9 +183,9 @@ pub fn bad_blocks(subject: &Subject) -> Vec<Finding> {
 
 /// Stage 2 leaves word for the old system, and knows the disk by what is on it, without the
 /// distribution's bring-up.
-fn haven(host: &Host) -> Option<Finding> {
+fn haven(host: &Host, disk: &Disk) -> Option<Finding> {
     let root = host.mount_of("/")?;
-    host.haven().is_none().then(|| {
+    host.haven(disk).is_none().then(|| {
         Finding::error(
             "root-fs",
             format!(

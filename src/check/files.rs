@@ -61,7 +61,7 @@ pub fn backup(subject: &Subject) -> Vec<Finding> {
         ));
     }
     let image = subject.material.image.as_ref().ok();
-    let disk = subject.host.root_disk().zip(image);
+    let disk = subject.target().zip(image);
     if let Some((disk, image)) = disk
         && size.unpacked > disk.bytes.saturating_sub(image.image_bytes)
     {
@@ -145,7 +145,10 @@ fn log_drive_problem(subject: &Subject, wanted: &str) -> Option<(String, String)
             another(),
         ));
     };
-    if host.root_disk().is_some_and(|root| root.name == disk.name) {
+    if subject
+        .target()
+        .is_some_and(|target| target.name == disk.name)
+    {
         return Some((
             format!(
                 "LOG_DRIVE={wanted} is on {}, the disk that is overwritten",

@@ -103,7 +103,7 @@ fn labels(path: &str, scan: &Scan) -> Option<Finding> {
 }
 
 fn fits(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
-    let disk = subject.host.root_disk()?;
+    let disk = subject.target()?;
     (scan.image_bytes > disk.bytes).then(|| {
         Finding::error(
             "image-size",
@@ -118,7 +118,7 @@ fn fits(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
 
 /// Partition tables count in sectors of the disk, and balenaOS makes its images for one size.
 fn sector_size(subject: &Subject, path: &str) -> Option<Finding> {
-    let disk = subject.host.root_disk()?;
+    let disk = subject.target()?;
     (u64::from(disk.sector_bytes) != table::SECTOR).then(|| {
         Finding::error(
             "image-sector-size",
@@ -298,7 +298,7 @@ pub fn boot_room(subject: &Subject) -> Vec<Finding> {
 
 /// The backup has room on resin-data, which can grow for it.
 pub fn data_room(subject: &Subject) -> Vec<Finding> {
-    let disk = subject.host.root_disk();
+    let disk = subject.target();
     let image = subject.material.image.as_ref().ok();
     let data = image
         .zip(disk)

@@ -130,14 +130,17 @@ pub(super) fn has_backup(subject: &Subject) -> bool {
 }
 
 /// The name of the disk that holds `path`, which is one that stage 2 can mount it from while it
-/// overwrites the disk of /.
+/// overwrites another.
 fn on_another_disk<'a>(subject: &Subject<'a>, path: &str) -> Result<&'a str, String> {
     let mount = subject.host.mount_of(path);
-    let (Some(mount), Some(root)) = (mount, subject.host.root_disk()) else {
+    let (Some(mount), Some(target)) = (mount, subject.target()) else {
         return Err(format!("{path} is on no disk"));
     };
-    if mount.disks.contains(&root.name) {
-        return Err(format!("{path} is on {}, which is overwritten", root.name));
+    if mount.disks.contains(&target.name) {
+        return Err(format!(
+            "{path} is on {}, which is overwritten",
+            target.name
+        ));
     }
     mountable(subject, path)?;
     match subject.host.volume(&mount.device_name) {
@@ -150,7 +153,7 @@ fn on_another_disk<'a>(subject: &Subject<'a>, path: &str) -> Result<&'a str, Str
 fn mountable(subject: &Subject, path: &str) -> Result<(), String> {
     match subject.host.mount_of(path) {
         // The check of the disk says what is wrong there.
-        Some(mount) if mount.point == "/" && subject.host.root_disk().is_none() => Ok(()),
+        Some(mount) if mount.point == "/" && subject.target().is_none() => Ok(()),
         Some(mount) if subject.host.stage2_mounts(mount) => Ok(()),
         mount => {
             let place = mount.map_or("no block device".to_owned(), |mount| {
@@ -167,7 +170,7 @@ pub fn ground<'a>(subject: &Subject<'a>, scan: &Scan) -> Result<Ground<'a>, Stri
         return Err(reason.clone());
     }
     let host = subject.host;
-    let disk = host.root_disk().ok_or("/ is not on one disk")?;
+    let disk = subject.target().ok_or("there is no one disk to overwrite")?;
     // How far resin-data has to grow is known when the backup is made.
     let data = DataPlace::of(scan, disk.bytes);
     let data_end = data.and_then(|data| data.end_for(backup_estimate(subject)).ok()?);

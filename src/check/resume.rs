@@ -21,6 +21,9 @@ pub struct Means<'a> {
 /// The means, or why a torn flash can't go on.
 pub fn means<'a>(subject: &Subject<'a>, scan: &Scan, choice: &Choice) -> Result<Means<'a>, String> {
     let host = subject.host;
+    if subject.old_system_stays() {
+        return Err("the old system starts again: it is on another disk".to_owned());
+    }
     if choice.payload == Waits::Memory {
         return Err("the image waits in memory, which a power cut empties".to_owned());
     }

@@ -165,6 +165,19 @@ fn in_words(report: &Report) -> String {
              seconds\nand came back. The old system is whole.\n",
             report.seconds
         ),
+        Outcome::Overwriting { disk } => format!(
+            "Stage 2 was cut off while it overwrote another disk: power was lost, or the machine \
+             stopped.\nTake what is on that disk for torn: {disk}\nThis old system is whole. Run \
+             balena-migrate again to overwrite that disk from its start.\n"
+        ),
+        Outcome::Failed { disk, code, reason } => format!(
+            "Stage 2 could not overwrite another disk and gave it up. That disk has no system now: \
+             {disk}\nThis old system is whole.\n{code}: {reason}\n"
+        ),
+        Outcome::Migrated { disk } => format!(
+            "The new system is on another disk, complete: {disk}\nThis old system was started again \
+             all the same. Put that disk first in the boot order of the firmware.\n"
+        ),
         Outcome::Stopped {
             phase,
             code,

@@ -7,7 +7,7 @@
 use anyhow::Context;
 
 use super::{
-    Host, Os, State, disks, firmware, grub, interfaces, kernel, mappings, mounts, network,
+    Host, Os, State, disks, firmware, grub, interfaces, kernel, mappings, mounts, network, swaps,
 };
 use crate::sys::Sys;
 use crate::{meminfo, os_release};
@@ -39,6 +39,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         disks,
         mounts,
         mappings: mappings::collect(sys),
+        swaps: swaps::collect(sys),
         grub: grub::collect(sys),
         network: network::collect(sys),
         interfaces: interfaces::collect(sys),

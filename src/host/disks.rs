@@ -88,7 +88,23 @@ fn disk(sys: &Sys, name: &str) -> anyhow::Result<Disk> {
         fs: file_system(sys, name),
         partitions: partitions(sys, &dir)?,
         modules: modules(sys, &dir),
+        holders: holders(sys, &dir),
+        claimed: sys.is_claimed(&device_node::of(name)),
     })
+}
+
+/// What is built on the disk whose sysfs folder is `dir`, and on its partitions.
+fn holders(sys: &Sys, dir: &str) -> Vec<String> {
+    let parts = sys.list(dir).unwrap_or_default();
+    let folders = parts.iter().map(|part| format!("{dir}/{part}/holders"));
+    let mut holders: Vec<String> = [format!("{dir}/holders")]
+        .into_iter()
+        .chain(folders)
+        .flat_map(|folder| sys.list(&folder).unwrap_or_default())
+        .collect();
+    holders.sort();
+    holders.dedup();
+    holders
 }
 
 /// The partitions of the disk whose sysfs folder is `dir`, by number.

@@ -18,6 +18,8 @@ mod mounts;
 pub mod network;
 mod os;
 mod reach;
+mod swaps;
+mod target;
 pub mod uefi;
 
 use std::net::IpAddr;
@@ -54,6 +56,9 @@ pub struct Host {
     /// Device-mapper devices, sorted by name. Older snapshots have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mappings: Vec<Mapping>,
+    /// Kernel names of the partitions, disks and mappings that swap goes to. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub swaps: Vec<String>,
     /// GRUB, when a configuration of it was found.
     pub grub: Option<Grub>,
     /// Network configuration files by their paths.
@@ -162,6 +167,14 @@ pub struct Disk {
     /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
     /// own first. Drivers that are built into the kernel have none.
     pub modules: Vec<String>,
+    /// Kernel names of the mappings and arrays that are built on it or its partitions. Older snapshots
+    /// have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<String>,
+    /// The kernel gives it to nobody else: it, or a partition of it, is mounted, takes swap, or is
+    /// part of something. Older snapshots do not say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
 }
 
 /// A partition of a disk.

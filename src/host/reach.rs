@@ -1,7 +1,7 @@
 //! What of this machine stage 2 can reach by itself: file systems on plain partitions and disks. It
 //! brings up no logical volumes, arrays or encrypted devices.
 
-use super::{Host, Mount};
+use super::{Disk, Host, Mount};
 
 /// File systems that the initramfs always has drivers for.
 const ALWAYS: [&str; 4] = ["ext2", "ext3", "ext4", "vfat"];
@@ -26,14 +26,14 @@ impl Host {
         (is_on_demand && self.stage2_mounts(mount)).then_some(&mount.fs_type)
     }
 
-    /// The file system of the disk of / on which stage 2 leaves word for the old system, and which it
-    /// knows the disk by: that of /, or else of what the machine boots from.
-    pub fn haven(&self) -> Option<&Mount> {
-        let disk = self.root_disk()?;
+    /// The file system on which stage 2 leaves word for the old system, and by which it knows whether
+    /// that is on `target`, the disk to overwrite: that of /, or else of what the machine boots from.
+    pub fn haven(&self, target: &Disk) -> Option<&Mount> {
+        let stays = self.stays_beside(target);
         // Of a / that is read-only another check says what is wrong.
         let can_hold = |mount: &&Mount| {
             (mount.point == "/" || !mount.read_only)
-                && mount.disks.contains(&disk.name)
+                && mount.disks.contains(&target.name) != stays
                 && self.stage2_mounts(mount)
         };
         ["/", "/boot", "/boot/efi", "/efi"]
@@ -52,6 +52,11 @@ mod tests {
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
+    /// Where the disk of / is overwritten.
+    fn haven(host: &Host) -> Option<&Mount> {
+        host.haven(host.root_disk().unwrap())
+    }
+
     fn root(host: &mut Host) -> &mut Mount {
         host.mounts.iter_mut().find(|m| m.point == "/").unwrap()
     }
@@ -59,32 +64,32 @@ mod tests {
     #[test]
     fn a_plain_root_is_the_haven() {
         let mut host = host("debian-12-bios");
-        assert_eq!(host.haven().unwrap().point, "/");
+        assert_eq!(haven(&host).unwrap().point, "/");
         root(&mut host).fs_type = "xfs".to_owned();
-        let haven = host.haven().unwrap();
+        let haven = haven(&host).unwrap();
         assert_eq!(haven.point, "/");
         assert_eq!(host.stage2_driver(haven), Some("xfs"));
         root(&mut host).fs_type = "zfs".to_owned();
-        assert_eq!(host.haven(), None);
+        assert_eq!(haven(&host), None);
     }
 
     #[test]
     fn beside_a_logical_volume_it_is_boot() {
         let mut host = host("ubuntu-20.04-bios-lvm");
-        let haven = host.haven().unwrap();
+        let haven = haven(&host).unwrap();
         assert_eq!(haven.point, "/boot");
         assert_eq!(host.stage2_driver(haven), None);
         let boot = host.mounts.iter_mut().find(|m| m.point == "/boot");
         let boot = boot.unwrap();
         boot.read_only = true;
-        assert_eq!(host.haven(), None);
+        assert_eq!(haven(&host), None);
     }
 
     #[test]
     fn a_file_system_on_two_disks_is_none() {
         let mut host = host("debian-12-bios");
         root(&mut host).fs_type = "btrfs".to_owned();
-        assert!(host.haven().is_some());
+        assert!(haven(&host).is_some());
         root(&mut host).disks.push("vdb".to_owned());
         let root = host.mount_of("/").unwrap();
         assert!(!host.stage2_mounts(root));

@@ -58,13 +58,13 @@ pub struct Steps {
 pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let (config, host, material) = (subject.config, subject.host, subject.material);
     let scan = material.image.as_ref().expect("checked: the image");
-    let haven = host.haven().expect("checked: the root");
+    let disk = subject.target().expect("checked: the disk");
+    let haven = host.haven(disk).expect("checked: the root");
     let journal = host.mount_of(DIR);
     let report = match journal.is_some_and(|mount| mount.uuid == haven.uuid) {
         true => DIR.to_owned(),
         false => format!("{}/{REPORT_DIR}", haven.point.trim_end_matches('/')),
     };
-    let disk = host.root_disk().expect("checked: the disk");
     let Ok(boot) = boot::of(host) else {
         panic!("checked: the boot loader");
     };
@@ -90,7 +90,8 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     let need = Need::of(subject, scan, choice.payload, choice.backup);
     let data = DataPlace::of(scan, disk.bytes).expect("checked: the labels");
     let means = resume::means(subject, scan, &choice);
-    let power_cut_is_fatal = means.as_ref().err().cloned();
+    let stays = subject.old_system_stays();
+    let power_cut_is_fatal = means.as_ref().err().filter(|_| !stays).cloned();
     let keep = kept::keep(
         subject,
         scan,
@@ -114,6 +115,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         machine: host.hostname.clone(),
         system: host.os.pretty_name.clone(),
         disk: DiskSummary::of(host, disk),
+        old_system: stays.then(|| summary::old_system(host)),
         image: ImageSummary {
             path: config.image_name.0.clone(),
             name: scan.boot.os_release.get("PRETTY_NAME").cloned(),

@@ -6,7 +6,7 @@ use crate::boot::{Armament, OldBootFile};
 use crate::check::Subject;
 use crate::handover::{
     self, DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, Install,
-    LogDrive, OldFile, Overlay, Payload, Place, ReportPlace, Restore, StoredFile,
+    LogDrive, OldFile, OldSystem, Overlay, Payload, Place, ReportPlace, Restore, StoredFile,
 };
 use crate::host::{Disk, Host, Mount};
 use crate::initramfs::SmallFile;
@@ -35,7 +35,7 @@ pub struct Ahead<'a> {
 pub fn handover(subject: &Subject, run_id: &str, ahead: &Ahead) -> (Handover, Vec<SmallFile>) {
     let (config, host, material) = (subject.config, subject.host, subject.material);
     let scan = material.image.as_ref().expect("checked: the image");
-    let disk = host.root_disk().expect("checked: the disk");
+    let disk = subject.target().expect("checked: the disk");
     let Ahead {
         haven,
         report,
@@ -49,7 +49,7 @@ pub fn handover(subject: &Subject, run_id: &str, ahead: &Ahead) -> (Handover, Ve
     let handover = Handover {
         version: handover::VERSION,
         run_id: run_id.to_owned(),
-        disk: identity(disk, haven),
+        disk: identity(subject, disk, haven),
         modules: crate::initramfs::module_paths(&material.modules),
         restore: old_boot_files
             .enumerate()
@@ -103,14 +103,17 @@ fn efi(host: &Host, disk: &Disk, armament: Option<&Armament>) -> handover::Efi {
 }
 
 /// What stage 2 will know the disk by.
-fn identity(disk: &Disk, haven: &Mount) -> DiskIdentity {
+fn identity(subject: &Subject, disk: &Disk, haven: &Mount) -> DiskIdentity {
     DiskIdentity {
         bytes: disk.bytes,
         sector_bytes: disk.sector_bytes,
         serial: disk.serial.clone(),
         wwid: disk.wwid.clone(),
-        table: disk.table.clone().expect("checked: the table"),
-        old_root: fs_of(haven),
+        table: disk.table.clone(),
+        old_system: match subject.old_system_stays() {
+            true => OldSystem::Stays(fs_of(haven)),
+            false => OldSystem::Overwritten(fs_of(haven)),
+        },
     }
 }
 

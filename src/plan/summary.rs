@@ -16,6 +16,8 @@ pub struct Summary {
     pub system: String,
     /// The disk that is overwritten.
     pub disk: DiskSummary,
+    /// What becomes of the old system, where it is on another disk.
+    pub old_system: Option<String>,
     /// The image.
     pub image: ImageSummary,
     /// Where the payload waits while the disk is overwritten.
@@ -44,6 +46,17 @@ pub struct Summary {
     pub new_grub: Option<String>,
     /// Stage 2 stops before the first write.
     pub pretend: bool,
+}
+
+/// What becomes of an old system that is on another disk than the one that is overwritten.
+pub fn old_system(host: &Host) -> String {
+    let disks = host.mount_of("/").map(|root| root.disks.join(" and "));
+    let disks = disks.unwrap_or_default();
+    let next = match host.firmware.efi {
+        true => "the firmware gets an entry for the new one, first in its boot order",
+        false => "which of the two starts is up to the boot order of the firmware",
+    };
+    format!("stays as it is on {disks}; {next}")
 }
 
 /// What becomes of a partition.

@@ -97,6 +97,9 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
             false => "EVERYTHING on this disk is overwritten".to_owned(),
         },
     ));
+    if let Some(old_system) = &summary.old_system {
+        rows.push(("old system", old_system.clone()));
+    }
     rows.push(("image", image.path.clone()));
     rows.push((
         "",
@@ -119,6 +122,9 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
     rows.push((
         "power cut",
         match &summary.power_cut_is_fatal {
+            None if summary.old_system.is_some() => {
+                "at any time: the old system, or the new system".to_owned()
+            }
             None => {
                 "at any time: the old system, or the flash goes on at the next boot, or the new \
                      system"

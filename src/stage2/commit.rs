@@ -7,6 +7,7 @@ use super::finish::Filled;
 use super::first_sector;
 use super::hold::hold;
 use super::let_go::take;
+use super::stop::Stop;
 use super::stream::Block;
 
 /// The new system is complete on the disk, and the machine starts it.
@@ -14,15 +15,15 @@ pub struct Done {
     _private: (),
 }
 
-/// Makes the new system start, again and again until it succeeds.
-pub fn commit(work: &Work, filled: Filled) -> Done {
+/// Makes the new system start, again and again until it succeeds or [`hold`] gives it up.
+pub fn commit(work: &Work, filled: Filled) -> Result<Done, Stop> {
     let mut tries = 0;
     loop {
         match try_commit(work, &filled) {
-            Ok(()) => return Done { _private: () },
+            Ok(()) => return Ok(Done { _private: () }),
             Err(error) => {
                 tries += 1;
-                hold(work, tries, &error);
+                hold(work, tries, &error)?;
             }
         }
     }

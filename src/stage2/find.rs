@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, ensure};
 use super::Work;
 use super::machine::{Access, Disk, Machine, read_full};
 use super::stop::{Code, Stop};
-use crate::handover::{DiskIdentity, FsIdentity, Resume};
+use crate::handover::{DiskIdentity, FsIdentity, OldSystem, Resume, TableIdentity};
 use crate::superblock::{self, HEAD_BYTES, Superblock};
 
 /// How long disks may take to show up.
@@ -25,7 +25,8 @@ const SAY: Duration = Duration::from_secs(10);
 /// Between two looks. Also how long a second disk that matches has to show itself.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The disk to overwrite: it alone matches its description in full, and the old system is on it.
+/// The disk to overwrite: it alone matches its description in full, and the old system is where that
+/// says.
 pub struct Found {
     /// The disk.
     pub disk: Disk,
@@ -193,17 +194,29 @@ fn contents_other_than(machine: &dyn Machine, wanted: &DiskIdentity, disk: &Disk
         Err(error) => found.push(format!("can't be read: {error}")),
         Ok(head) => {
             let table = superblock::table_identity(&head, disk.sector_bytes);
-            if table.as_ref() != Some(&wanted.table) {
-                let is = table.map_or("none".to_owned(), |table| table.to_string());
-                found.push(format!("partition table {is} instead of {}", wanted.table));
+            if table != wanted.table {
+                let name = |table: &Option<TableIdentity>| {
+                    let table = table.as_ref();
+                    table.map_or("none".to_owned(), ToString::to_string)
+                };
+                found.push(format!(
+                    "partition table {} instead of {}",
+                    name(&table),
+                    name(&wanted.table)
+                ));
             }
         }
     }
-    let root = volumes_on(machine, disk)
-        .into_iter()
-        .any(|volume| volume.superblock.uuid == wanted.old_root.uuid);
-    if !root {
-        found.push(format!("no file system {}", wanted.old_root.uuid));
+    let has = |fs: &FsIdentity| {
+        let mut volumes = volumes_on(machine, disk).into_iter();
+        volumes.any(|volume| volume.superblock.uuid == fs.uuid)
+    };
+    match &wanted.old_system {
+        OldSystem::Overwritten(fs) if !has(fs) => found.push(format!("no file system {}", fs.uuid)),
+        OldSystem::Stays(fs) if has(fs) => {
+            found.push(format!("the old system is on it ({})", fs.uuid));
+        }
+        _ => {}
     }
     found
 }
@@ -233,13 +246,14 @@ pub fn head(machine: &dyn Machine, node: &Path) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The file system `fs`. Where a copy of the disk is in the machine too, `disk` decides.
+/// The file system `fs` of the old system. Where a copy of it is in the machine too, `disk` decides.
 pub fn volume(work: &Work, fs: &FsIdentity, disk: Option<&Disk>) -> anyhow::Result<Volume> {
     let mut found = volumes(work, fs)?;
     if found.len() > 1
         && let Some(disk) = disk
     {
-        found.retain(|volume| volume.disk == disk.name);
+        let stays = work.handover.disk.old_system.stays();
+        found.retain(|volume| (volume.disk == disk.name) != stays);
     }
     only(found, fs)
 }

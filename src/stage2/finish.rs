@@ -19,6 +19,7 @@ use super::machine::{Access, Disk, Mounted, Partition, Section};
 use super::overwrite::Flashed;
 use super::rearm::Rearmed;
 use super::secure::Secured;
+use super::stop::Stop;
 use super::stream::Measure;
 use crate::fingerprint;
 use crate::handover::{ImagePartition, Target};
@@ -51,8 +52,16 @@ pub struct Filled {
     pub(super) first: Vec<u8>,
 }
 
+/// Why the new system is not complete.
+pub enum Unfinished {
+    /// The disk has to be overwritten again.
+    Anew(Box<Rearmed>),
+    /// It is given up: the old system is on another disk.
+    Stopped(Stop),
+}
+
 /// Puts the files into the new system. After some failures the disk has to be overwritten again.
-pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
+pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Unfinished> {
     let Flashed {
         secured,
         record,
@@ -61,14 +70,14 @@ pub fn finish(work: &Work, flashed: Flashed) -> Result<Filled, Box<Rearmed>> {
     for tries in 1..=TRIES {
         match try_finish(work, &secured, &first) {
             Ok(first) => return Ok(Filled { secured, first }),
-            Err(error) => hold(work, tries, &error),
+            Err(error) => hold(work, tries, &error).map_err(Unfinished::Stopped)?,
         }
     }
-    Err(Box::new(Rearmed {
+    Err(Unfinished::Anew(Box::new(Rearmed {
         secured,
         device: None,
         record,
-    }))
+    })))
 }
 
 /// `first` is the first sector of the image; gives the one for the disk.

@@ -1,13 +1,16 @@
 //! After a failure behind the first write: it is said, waited for, and tried again. The machine is
-//! never restarted then, since it may find no system; at most it is switched off (POWER).
+//! never restarted then, since it may find no system; at most it is switched off (POWER). Only where
+//! the old system is on another disk, there is an end to it.
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
 
 use super::Work;
 use super::log::{Log, seconds};
 use super::machine::Machine;
+use super::stop::{Code, OrStop, Stop};
 use crate::handover::Power;
 use crate::sys::Sys;
 
@@ -19,6 +22,10 @@ const TRIES_TO_OFF: u32 = 8;
 
 /// and so much time has passed since the first failure.
 const TIME_TO_OFF: Duration = Duration::from_secs(60 * 60);
+
+/// Where the old system is on another disk, it starts again once so many tries have failed, within
+/// five minutes and what the tries take.
+const TRIES_BESIDE: u32 = 6;
 
 /// How often a screen is drawn during a wait: the kernel writes its errors over the picture.
 const REDRAW: Duration = Duration::from_secs(10);
@@ -36,24 +43,46 @@ struct Failures {
 }
 
 /// Says what failed, and waits; or switches the machine off where that is wanted and it is time.
-pub fn hold(work: &Work, tries: u32, error: &anyhow::Error) {
+///
+/// # Errors
+///
+/// When it is to be given up, and the old system is whole on another disk.
+pub fn hold(work: &Work, tries: u32, error: &anyhow::Error) -> Result<(), Stop> {
     let failures = count(work.machine);
+    if work.handover.disk.old_system.stays() {
+        return hold_beside(work, failures.count, error);
+    }
     let time = since(work.machine, failures);
     if work.handover.power == Power::Off && failures.count >= TRIES_TO_OFF && time >= TIME_TO_OFF {
         switch_off(work, failures, time, error);
     }
     wait(work.machine, work.log, tries, error);
+    Ok(())
+}
+
+/// The same where the old system is on another disk.
+fn hold_beside(work: &Work, failures: u32, error: &anyhow::Error) -> Result<(), Stop> {
+    if failures >= TRIES_BESIDE {
+        return Err(anyhow!("{failures} tries failed, the last: {error:#}")).or_stop(Code::DiskWrite);
+    }
+    work.log.say_disk_errors();
+    pause(work.machine, work.log, failures, error);
+    Ok(())
 }
 
 /// Says what failed, and waits; longer each time, up to five minutes.
 pub fn wait(machine: &dyn Machine, log: &Log, tries: u32, error: &anyhow::Error) {
-    let pause = Duration::from_secs(300.min(5 << tries.min(6)));
     log.say_disk_errors();
     if tries >= QUICK_TRIES {
         log.tell(
             "** The disk is overwritten in part: leave the machine on. It is tried again and again.",
         );
     }
+    pause(machine, log, tries, error);
+}
+
+fn pause(machine: &dyn Machine, log: &Log, tries: u32, error: &anyhow::Error) {
+    let pause = Duration::from_secs(300.min(5 << tries.min(6)));
     log.tell(format!(
         "** try {tries} failed: {error:#}; next try in {} s",
         pause.as_secs()

@@ -5,11 +5,13 @@
 //! before: [`find`] → [`secure`] → [`let_go`] → [`rearm`] → [`overwrite`] → [`finish`] →
 //! [`commit`]. Up to `rearm` every failure is a [`Stop`] and means the old system; from `overwrite`
 //! on there is no failure, only further tries, and after a power cut [`find`] sees a disk that leads
-//! there at once.
+//! there at once. Where the old system stays on another disk, it is also what a power cut leads to,
+//! and what comes back when all tries have failed.
 //!
 //! It knows the hand-over and what it measures, runs no other program, and reaches the kernel
 //! only through [`Machine`].
 
+pub mod beside;
 pub mod boot_ways;
 pub mod commit;
 pub mod disk_errors;
@@ -38,13 +40,13 @@ pub mod secure;
 pub mod stop;
 pub mod stream;
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use self::commit::Done;
 use self::find::{Found, Seen};
+use self::finish::Unfinished;
 use self::let_go::Free;
 use self::log::{Log, seconds};
 use self::machine::{Disk, Machine};
@@ -102,7 +104,7 @@ pub enum Ending {
     Migrated,
     /// All was well up to the first write, which was not wanted.
     Pretended,
-    /// Something was wrong before the first write.
+    /// Something was wrong before the first write, or with a disk beside that of the old system.
     Stopped(Stop),
 }
 
@@ -176,10 +178,7 @@ fn migrate(work: &Work) -> Ending {
         .log
         .phase("find", "waiting for the disk", || find::disk(work));
     match seen {
-        Ok(Seen::Torn(disk)) => {
-            go_on(work, &disk);
-            Ending::Migrated
-        }
+        Ok(Seen::Torn(disk)) => go_on(work, &disk),
         Ok(Seen::Whole(found)) => {
             let disk = found.disk.clone();
             begin(work, Ok(found), Some(&disk))
@@ -196,8 +195,8 @@ fn begin(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Ending
     });
     match rearmed {
         Ok(Some(rearmed)) => {
-            finished(work, replace(work, rearmed));
-            Ending::Migrated
+            beside::tell_start(work, disk);
+            ended(work, disk, replace(work, rearmed))
         }
         Ok(None) => {
             old_system::report(work, disk, Outcome::Pretended);
@@ -248,12 +247,12 @@ fn warn(work: &Work, lines: &[&str]) {
 }
 
 /// All from the first write on.
-fn replace(work: &Work, mut rearmed: Rearmed) -> Done {
+fn replace(work: &Work, mut rearmed: Rearmed) -> Result<Done, Stop> {
     loop {
         let what = "writing the image to the disk";
-        let Ok(flashed) = work.log.phase("overwrite", what, || {
-            Ok::<_, Infallible>(overwrite::overwrite(work, rearmed))
-        });
+        let flashed = work.log.phase("overwrite", what, || {
+            overwrite::overwrite(work, rearmed)
+        })?;
         let what = "putting the files into the new system";
         match work
             .log
@@ -261,19 +260,34 @@ fn replace(work: &Work, mut rearmed: Rearmed) -> Done {
         {
             Ok(filled) => {
                 let what = "making the new system start";
-                let Ok(done) = work.log.phase("commit", what, || {
-                    Ok::<_, Infallible>(commit::commit(work, filled))
-                });
-                return done;
+                return work
+                    .log
+                    .phase("commit", what, || commit::commit(work, filled));
             }
-            Err(again) => rearmed = *again,
+            Err(Unfinished::Anew(again)) => rearmed = *again,
+            Err(Unfinished::Stopped(stop)) => return Err(stop),
+        }
+    }
+}
+
+/// What has come of `disk` is settled, and told where there is an old system to tell.
+fn ended(work: &Work, disk: Option<&Disk>, replaced: Result<Done, Stop>) -> Ending {
+    match replaced {
+        Ok(done) => {
+            finished(work, done);
+            beside::tell_success(work, disk);
+            Ending::Migrated
+        }
+        Err(stop) => {
+            beside::give_up(work, disk, &stop);
+            Ending::Stopped(stop)
         }
     }
 }
 
 /// Goes on with a flash that was cut off: the boot code in the first sector has started this. There
 /// is no old system to go back to.
-fn go_on(work: &Work, disk: &Disk) {
+fn go_on(work: &Work, disk: &Disk) -> Ending {
     work.log.show_disk(&find::describe(disk));
     warn(work, &TORN);
     warn(work, &WARNING);
@@ -283,16 +297,18 @@ fn go_on(work: &Work, disk: &Disk) {
     }
     find::log_drive(work, Some(disk));
     let mut tries = 0;
-    let rearmed = loop {
+    let replaced = loop {
         match take_up(work, disk) {
-            Ok(rearmed) => break rearmed,
+            Ok(rearmed) => break replace(work, rearmed),
             Err(error) => {
                 tries += 1;
-                hold::hold(work, tries, &error);
+                if let Err(stop) = hold::hold(work, tries, &error) {
+                    break Err(stop);
+                }
             }
         }
     };
-    finished(work, replace(work, rearmed));
+    ended(work, Some(disk), replaced)
 }
 
 /// Secures again what the flash needs, on a disk that is overwritten in part.
@@ -397,22 +413,36 @@ pub fn resume(machine: &dyn Machine) -> Ending {
         log: &log,
     };
     show_as_asked(&log, &handover);
-    let mut tries = 0;
-    while let Err(error) = try_resume(&work) {
-        tries += 1;
-        hold::hold(&work, tries, &error);
-    }
-    conclude(machine, &log, &Ending::Migrated, Next::OldSystem);
-    Ending::Migrated
+    let ending = match beside::count_death(&work) {
+        Ok(()) => resumed(&work),
+        Err(stop) => ended(&work, overwrite::marked(machine).ok().as_ref(), Err(stop)),
+    };
+    conclude(machine, &log, &ending, Next::OldSystem);
+    ending
 }
 
-fn try_resume(work: &Work) -> anyhow::Result<()> {
+fn resumed(work: &Work) -> Ending {
+    let mut tries = 0;
+    loop {
+        let error = match try_resume(work) {
+            Ok(ending) => return ending,
+            Err(error) => error,
+        };
+        tries += 1;
+        if let Err(stop) = hold::hold(work, tries, &error) {
+            let disk = overwrite::marked(work.machine).ok();
+            return ended(work, disk.as_ref(), Err(stop));
+        }
+    }
+}
+
+fn try_resume(work: &Work) -> anyhow::Result<Ending> {
     let disk = overwrite::marked(work.machine)?;
     work.log.show_disk(&find::describe(&disk));
     work.log.show_torn();
     find::log_drive_again(work, &disk);
-    finished(work, replace(work, take_up(work, &disk)?));
-    Ok(())
+    let rearmed = take_up(work, &disk)?;
+    Ok(ended(work, Some(&disk), replace(work, rearmed)))
 }
 
 /// From here on the death of this process is no reason to overwrite the disk again: the new system

@@ -1,5 +1,6 @@
 //! Phase 3, `overwrite`: the image goes onto the disk. From the first write on there is no way
-//! back, so this does not fail: it goes on until the disk has the image.
+//! back, so this does not fail: it goes on until the disk has the image. It is given up only where
+//! the old system is on another disk.
 
 use anyhow::Context;
 
@@ -11,6 +12,7 @@ use super::machine::{Access, Device, Disk, Machine, write_full};
 use super::rearm::Rearmed;
 use super::record::Keeper;
 use super::secure::Secured;
+use super::stop::Stop;
 use super::stream::Block;
 use crate::resume::State;
 use crate::sys::Sys;
@@ -34,8 +36,8 @@ pub struct Flashed {
     pub(super) first: Vec<u8>,
 }
 
-/// Overwrites the disk, again and again until it succeeds.
-pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
+/// Overwrites the disk, again and again until it succeeds or [`hold`] gives it up.
+pub fn overwrite(work: &Work, rearmed: Rearmed) -> Result<Flashed, Stop> {
     let Rearmed {
         secured,
         mut device,
@@ -53,11 +55,11 @@ pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
         };
         match try_overwrite(work, &secured, device.take(), attempt) {
             Ok(first) => {
-                return Flashed {
+                return Ok(Flashed {
                     secured,
                     record,
                     first,
-                };
+                });
             }
             Err(failed) => {
                 tries += 1;
@@ -68,7 +70,7 @@ pub fn overwrite(work: &Work, rearmed: Rearmed) -> Flashed {
                     }
                     Failed::Disk(error) => error,
                 };
-                hold(work, tries, &error);
+                hold(work, tries, &error)?;
             }
         }
     }

@@ -60,7 +60,7 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
                 return Err(error).or_stop(Code::ResumeRecord);
             }
             tries += 1;
-            hold(work, tries, &error);
+            hold(work, tries, &error)?;
         }
         work.log
             .say("from here on a restart goes on with the flash");

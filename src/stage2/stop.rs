@@ -1,4 +1,5 @@
-//! Why stage 2 stops before the first write. There is no such thing afterwards.
+//! Why stage 2 stops: before the first write or, where the old system is on another disk, also
+//! afterwards.
 
 use std::fmt;
 
@@ -41,6 +42,8 @@ pub enum Code {
     InstallFile,
     /// What would resume the flash after a power cut is not as stage 1 made it.
     ResumeRecord,
+    /// A disk beside that of the old system can't be overwritten.
+    DiskWrite,
     /// A fault in stage 2 itself.
     Fault,
 }
@@ -66,6 +69,7 @@ impl Code {
             Code::BackupSize => "backup-size",
             Code::InstallFile => "install-file",
             Code::ResumeRecord => "resume-record",
+            Code::DiskWrite => "disk-write",
             Code::Fault => "fault",
         }
     }
@@ -103,6 +107,9 @@ impl Code {
                 "Check the disk and its file system, then run balena-migrate again."
             }
             Code::InstallFile => "Run balena-migrate again; if it recurs, check the memory.",
+            Code::DiskWrite => {
+                "Replace the disk or name another one in FLASH_TO, and run balena-migrate again."
+            }
             Code::Fault => "Please report this with the log.",
         }
     }

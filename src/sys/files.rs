@@ -114,6 +114,17 @@ impl Sys {
         File::open(self.real(path))
     }
 
+    /// Whether the kernel has given a block device to somebody: a file system, swap, a mapping, an
+    /// array, a pool.
+    pub fn is_claimed(&self, path: &str) -> bool {
+        let mut options = OpenOptions::new();
+        let opened = options
+            .read(true)
+            .custom_flags(nix::libc::O_EXCL)
+            .open(self.real(path));
+        opened.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+    }
+
     /// Names in a folder, sorted; those that are not UTF-8 are left out.
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use balena_migrate::handover::{
     DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, LogLevel,
-    Payload, Place, Power, ReportPlace, StoredFile, VERSION,
+    OldSystem, Payload, Place, Power, ReportPlace, StoredFile, VERSION,
 };
 use balena_migrate::meminfo::Peak;
 use balena_migrate::payload::digest::Sha256Writer;
@@ -111,8 +111,8 @@ fn handover(disk: &Disk, raw: &Path, packed: &Path) -> io::Result<Handover> {
             sector_bytes: disk.sector_bytes,
             serial: None,
             wwid: None,
-            table: table.ok_or(io::Error::other("no old partition table"))?,
-            old_root: old_root.clone(),
+            table,
+            old_system: OldSystem::Overwritten(old_root.clone()),
         },
         modules: Vec::new(),
         restore: Vec::new(),

@@ -4,6 +4,7 @@
 
 mod after_first_write;
 mod before_first_write;
+mod beside;
 mod efi;
 mod filesystem;
 mod flash;

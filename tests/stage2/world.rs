@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::handover::{
     DiskIdentity, Extent, FilePath, Firmware, Format, FsIdentity, Handover, Image, ImagePartition,
-    Install, LogLevel, OldFile, Overlay, PATH, Payload, Place, Power, ReportPlace, Restore, Resume,
+    Install, LogLevel, OldFile, OldSystem, Overlay, PATH, Payload, Place, Power, ReportPlace, Restore, Resume,
     StoredFile, TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
@@ -210,6 +210,20 @@ impl World {
             before: made().old_disk.clone(),
             image: made().image.clone(),
         }
+    }
+
+    /// With the old system on a disk of its own, `sdb`, where it stays; the one to overwrite is a new
+    /// one without a partition table.
+    pub fn beside(mut self) -> World {
+        let old = self.copy_of_disk("sdb");
+        self.machine.add_disk("sdb", old, Some("S0"));
+        self.before = noise(DISK_BYTES as usize, 53);
+        self.change_disk(0, &self.before);
+        let target = &mut self.machine.disks.get_mut().unwrap()[0].disk;
+        target.partitions.clear();
+        self.handover.disk.table = None;
+        self.handover.disk.old_system = OldSystem::Stays(old_root());
+        self
     }
 
     /// With a record on the disk, so that a flash goes on where it was.
@@ -521,8 +535,8 @@ fn handover(format: Format, file: &[u8]) -> Handover {
             sector_bytes: 512,
             serial: Some("S1".to_owned()),
             wwid: None,
-            table: TableIdentity::Mbr(format!("{OLD_TABLE:08x}")),
-            old_root: old_root(),
+            table: Some(TableIdentity::Mbr(format!("{OLD_TABLE:08x}"))),
+            old_system: OldSystem::Overwritten(old_root()),
         },
         modules: vec!["/modules/ext4.ko".to_owned()],
         restore: vec![
