@@ -46,6 +46,7 @@ const CHECKS: &[Check] = &[
     device::architecture,
     device::distribution,
     device::disk,
+    device::encrypted,
     flash_to::flash_to,
     flash_to::boot_order,
     device::write_speed,

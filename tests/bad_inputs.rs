@@ -182,7 +182,7 @@ const WRONG: &[Row] = &[
         "FLASH_TO=/dev/sdz",
         &[],
         &[
-            "FLASH_TO=/dev/sdz is not vda, the disk that holds /; this version overwrites no other disk: leave FLASH_TO out, or set it to /dev/vda",
+            "FLASH_TO=/dev/sdz is no disk of this machine; its disks are: vda",
         ],
     ),
     (

@@ -86,6 +86,21 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
+/// What was encrypted is not in the new system, nor on the way there.
+pub fn encrypted(subject: &Subject) -> Vec<Finding> {
+    let host = subject.host;
+    let root = host.mount_of("/");
+    if !root.is_some_and(|root| host.is_encrypted(&root.device_name)) {
+        return Vec::new();
+    }
+    vec![Finding::warning(
+        "encrypted",
+        "/ is encrypted, and balenaOS is not: what goes into it (config.json, the networks, the backup) \
+         can be read there by whoever has the disk, and until the flash in /boot",
+        "make sure that this may be so",
+    )]
+}
+
 /// Why there is no disk to overwrite; of one that FLASH_TO names, another check says it.
 fn no_disk(subject: &Subject, root: &Mount) -> Option<Finding> {
     if subject.material.flash_to.is_some() {

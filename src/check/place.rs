@@ -156,10 +156,14 @@ fn mountable(subject: &Subject, path: &str) -> Result<(), String> {
         Some(mount) if mount.point == "/" && subject.target().is_none() => Ok(()),
         Some(mount) if subject.host.stage2_mounts(mount) => Ok(()),
         mount => {
+            let encrypted = mount.is_some_and(|mount| subject.host.is_encrypted(&mount.device_name));
             let place = mount.map_or("no block device".to_owned(), |mount| {
                 format!("{} on {}", mount.fs_type, mount.device_name)
             });
-            Err(format!("{path} is on {place}, which stage 2 can't mount"))
+            Err(match encrypted {
+                true => format!("{path} is on {place}, encrypted, and stage 2 has no key for it"),
+                false => format!("{path} is on {place}, which stage 2 can't mount"),
+            })
         }
     }
 }

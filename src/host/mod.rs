@@ -250,6 +250,13 @@ pub struct MappingTarget {
     pub below: Option<Below>,
 }
 
+impl MappingTarget {
+    /// What is on it is on the disk in another form, and needs a key to be read.
+    pub fn encrypts(&self) -> bool {
+        self.kind == "crypt"
+    }
+}
+
 /// A place on a device below a mapping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Below {
@@ -427,6 +434,17 @@ impl Host {
             Some((disk, part)) => Some((disk, part.fs.as_ref())),
             None => self.disk(name).map(|disk| (disk, disk.fs.as_ref())),
         }
+    }
+
+    /// Whether the block device of that kernel name is encrypted, or a mapping below it.
+    pub fn is_encrypted(&self, name: &str) -> bool {
+        let mapping = self.mappings.iter().find(|mapping| mapping.name == name);
+        mapping.is_some_and(|mapping| {
+            mapping.targets.iter().any(|target| {
+                let below = target.below.as_ref();
+                target.encrypts() || below.is_some_and(|below| self.is_encrypted(&below.name))
+            })
+        })
     }
 
     /// The one disk under the root file system; `None` when there is none or more than one.

@@ -29,6 +29,9 @@ pub enum Refusal {
         /// Kind of the mapping.
         kind: String,
     },
+    /// A mapping encrypts.
+    #[error("{0} is encrypted, so that no file in it has a plain place on the disk")]
+    Encrypted(String),
     /// A flag of an extent.
     #[error("its blocks are {0}")]
     Extent(&'static str),
@@ -88,6 +91,9 @@ impl Layout {
         };
         let mut segments = Vec::new();
         for target in &mapping.targets {
+            if target.encrypts() {
+                return Err(Refusal::Encrypted(name.to_owned()));
+            }
             let below = target.below.as_ref().ok_or_else(|| unknown(&target.kind))?;
             let layout = Layout::of_device(host, disk, &below.name, depth - 1)?;
             let mut start = target.start;

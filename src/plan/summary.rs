@@ -95,7 +95,7 @@ pub struct DiskSummary {
     pub model: Option<String>,
     /// Serial number.
     pub serial: Option<String>,
-    /// Its partition table's own name.
+    /// Its partition table's own name, or that there is none.
     pub table: String,
     /// What is on it: a line a partition.
     pub partitions: Vec<String>,
@@ -152,7 +152,7 @@ impl DiskSummary {
             table: disk
                 .table
                 .as_ref()
-                .map_or("unknown".to_owned(), ToString::to_string),
+                .map_or("no partition table".to_owned(), ToString::to_string),
             partitions: partitions.collect(),
         }
     }
