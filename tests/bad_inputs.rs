@@ -181,9 +181,7 @@ const WRONG: &[Row] = &[
         "another disk",
         "FLASH_TO=/dev/sdz",
         &[],
-        &[
-            "FLASH_TO=/dev/sdz is no disk of this machine; its disks are: vda",
-        ],
+        &["FLASH_TO=/dev/sdz is no disk of this machine; its disks are: vda"],
     ),
     (
         "a root file system that is too full",

@@ -74,7 +74,10 @@ fn other_disk(subject: &Subject, disk: &Disk) -> Option<(String, String)> {
     if let Some(mount) = copied_to(host, disk) {
         return Some((
             format!("FLASH_TO={wanted} has a copy of the file system at {mount}"),
-            format!("take the copy away: wipefs -a on its partition of {}", disk.name),
+            format!(
+                "take the copy away: wipefs -a on its partition of {}",
+                disk.name
+            ),
         ));
     }
     let is_known = disk.table.is_some() || disk.serial.is_some() || disk.wwid.is_some();
@@ -118,15 +121,19 @@ fn copied_to<'a>(host: &'a Host, disk: &Disk) -> Option<&'a str> {
     let uuids: Vec<&String> = parts.chain(&disk.fs).map(|fs| &fs.uuid).collect();
     let mut mounts = host.mounts.iter();
     mounts
-        .find(|mount| mount.uuid.as_ref().is_some_and(|uuid| uuids.contains(&uuid)))
+        .find(|mount| {
+            mount
+                .uuid
+                .as_ref()
+                .is_some_and(|uuid| uuids.contains(&uuid))
+        })
         .map(|mount| mount.point.as_str())
 }
 
 /// A BIOS starts one disk before the other, and nobody here can say which.
 pub fn boot_order(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
-    let (Some(disk), Some(root), false) =
-        (subject.target(), host.mount_of("/"), host.firmware.efi)
+    let (Some(disk), Some(root), false) = (subject.target(), host.mount_of("/"), host.firmware.efi)
     else {
         return Vec::new();
     };

@@ -156,7 +156,8 @@ fn mountable(subject: &Subject, path: &str) -> Result<(), String> {
         Some(mount) if mount.point == "/" && subject.target().is_none() => Ok(()),
         Some(mount) if subject.host.stage2_mounts(mount) => Ok(()),
         mount => {
-            let encrypted = mount.is_some_and(|mount| subject.host.is_encrypted(&mount.device_name));
+            let encrypted =
+                mount.is_some_and(|mount| subject.host.is_encrypted(&mount.device_name));
             let place = mount.map_or("no block device".to_owned(), |mount| {
                 format!("{} on {}", mount.fs_type, mount.device_name)
             });
@@ -174,7 +175,9 @@ pub fn ground<'a>(subject: &Subject<'a>, scan: &Scan) -> Result<Ground<'a>, Stri
         return Err(reason.clone());
     }
     let host = subject.host;
-    let disk = subject.target().ok_or("there is no one disk to overwrite")?;
+    let disk = subject
+        .target()
+        .ok_or("there is no one disk to overwrite")?;
     // How far resin-data has to grow is known when the backup is made.
     let data = DataPlace::of(scan, disk.bytes);
     let data_end = data.and_then(|data| data.end_for(backup_estimate(subject)).ok()?);

@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, global = true)]
     pub pretend: bool,
 
-    /// The disk to overwrite: only the one that holds / (FLASH_TO)
+    /// The disk to overwrite, if not the one that holds / (FLASH_TO)
     #[arg(short, long, value_name = "DISK", global = true)]
     pub flash_to: Option<String>,
 

@@ -98,8 +98,10 @@ settings! {
     NO_SETUP no_setup: bool = "FALSE", None,
         "TRUE: build everything but leave the boot configuration alone.";
     FLASH_TO flash_to: Option<DeviceFile> = "", Some("--flash-to"),
-        "The disk to overwrite. This version only overwrites the one that holds /, so this can only \
-         confirm it: any other disk is refused.";
+        "The disk to overwrite, all of it. Not set: the one that holds /. Where it is another one, the \
+         old system stays whole, and starts again if the flash can't be ended; nothing may be mounted \
+         or in use on it. By a BIOS the new system starts once that disk is first in the boot order, \
+         which is yours to set; UEFI firmware gets an entry for it.";
     PAYLOAD payload: PayloadPlace = "auto", Some("--payload"),
         "Where the image waits while the disk is overwritten. disk: on another disk, where it is. \
          extents: on this disk, in space behind the new system. memory: in memory, all of it. auto: \
@@ -180,7 +182,8 @@ settings! {
         "What stage 2 does when the disk can't be written after the first write. hold: the machine \
          stays on, says why on every console, and tries for ever. off: it is switched off once at \
          least 8 tries have failed over at least an hour. It is never restarted into a disk that is \
-         overwritten in part.";
+         overwritten in part. Where the old system is on another disk, that starts again after 6 tries \
+         instead.";
     DEBUG debug: bool = "FALSE", None,
         "TRUE: the kernel of stage 2 gets the argument `debug` and tells all on the console.";
     MEM_MIN_FREE_S1 mem_min_free_s1: Kilobytes = "65536", None,

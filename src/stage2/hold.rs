@@ -63,7 +63,8 @@ pub fn hold(work: &Work, tries: u32, error: &anyhow::Error) -> Result<(), Stop> 
 /// The same where the old system is on another disk.
 fn hold_beside(work: &Work, failures: u32, error: &anyhow::Error) -> Result<(), Stop> {
     if failures >= TRIES_BESIDE {
-        return Err(anyhow!("{failures} tries failed, the last: {error:#}")).or_stop(Code::DiskWrite);
+        return Err(anyhow!("{failures} tries failed, the last: {error:#}"))
+            .or_stop(Code::DiskWrite);
     }
     work.log.say_disk_errors();
     pause(work.machine, work.log, failures, error);

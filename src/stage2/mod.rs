@@ -250,9 +250,9 @@ fn warn(work: &Work, lines: &[&str]) {
 fn replace(work: &Work, mut rearmed: Rearmed) -> Result<Done, Stop> {
     loop {
         let what = "writing the image to the disk";
-        let flashed = work.log.phase("overwrite", what, || {
-            overwrite::overwrite(work, rearmed)
-        })?;
+        let flashed = work
+            .log
+            .phase("overwrite", what, || overwrite::overwrite(work, rearmed))?;
         let what = "putting the files into the new system";
         match work
             .log

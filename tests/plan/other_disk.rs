@@ -128,10 +128,7 @@ fn the_hand_over_is_about_the_other_disk_and_keeps_word_on_the_old_one() {
     let handover = handover(&plan);
     assert_eq!(handover.disk.serial.as_deref(), Some("NEW-1"));
     assert_eq!(handover.disk.bytes, 8 * GIB);
-    assert_eq!(
-        handover.disk.table,
-        Some(TableIdentity::Gpt("12".into()))
-    );
+    assert_eq!(handover.disk.table, Some(TableIdentity::Gpt("12".into())));
     let OldSystem::Stays(fs) = &handover.disk.old_system else {
         panic!("{:?}", handover.disk.old_system);
     };
@@ -257,13 +254,15 @@ fn the_other_disk_is_checked_like_any() {
 fn an_array_beside_a_plain_boot_can_stay() {
     let mut case = Case::with_other_disk("ubuntu-24.04-bios-lvm", "sdz");
     case.host.disks.push(new_disk("sdb"));
-    let root = case.host.mounts.iter_mut().find(|m| m.point == "/").unwrap();
+    let root = case
+        .host
+        .mounts
+        .iter_mut()
+        .find(|m| m.point == "/")
+        .unwrap();
     root.disks = vec!["sda".into(), "sdb".into()];
     // The image has to be where stage 2 can read it.
-    assert_eq!(
-        codes(&case.findings()),
-        ["flash-to-boot", "payload-place"]
-    );
+    assert_eq!(codes(&case.findings()), ["flash-to-boot", "payload-place"]);
     case.with_home_on_stick();
     assert_eq!(codes(&case.findings()), ["flash-to-boot"]);
     case.flash_to("sdb");

@@ -157,7 +157,9 @@ fn a_disk_of_another_size() {
 #[test]
 fn a_disk_with_another_partition_table() {
     let mut world = World::new();
-    world.handover.disk.table = Some(balena_migrate::handover::TableIdentity::Mbr("12345678".into()));
+    world.handover.disk.table = Some(balena_migrate::handover::TableIdentity::Mbr(
+        "12345678".into(),
+    ));
     world.stops_with("disk-not-found");
 }
 

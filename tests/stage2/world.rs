@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::handover::{
     DiskIdentity, Extent, FilePath, Firmware, Format, FsIdentity, Handover, Image, ImagePartition,
-    Install, LogLevel, OldFile, OldSystem, Overlay, PATH, Payload, Place, Power, ReportPlace, Restore, Resume,
-    StoredFile, TableIdentity, Target, VERSION,
+    Install, LogLevel, OldFile, OldSystem, Overlay, PATH, Payload, Place, Power, ReportPlace,
+    Restore, Resume, StoredFile, TableIdentity, Target, VERSION,
 };
 use balena_migrate::payload::digest::sha256_hex;
 use balena_migrate::payload::recognise;

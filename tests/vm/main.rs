@@ -9,6 +9,7 @@ mod campaign;
 mod carried;
 mod faults;
 mod new_grub;
+mod other_disk;
 mod places;
 mod scenarios;
 mod x86;

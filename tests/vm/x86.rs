@@ -14,7 +14,7 @@ use crate::harness::{Machine, Migratecfg, OsImage, Vm, cache};
 use crate::scenarios::RUN;
 
 /// What a refusal must not change.
-const OLD_TREE: &str = "find /boot /etc /var/lib -path /var/lib/systemd -prune -o -type f -print0 | \
+pub const OLD_TREE: &str = "find /boot /etc /var/lib -path /var/lib/systemd -prune -o -type f -print0 | \
                         sort -z | xargs -0 sha256sum";
 
 /// A machine, and the image that it is to be overwritten with.

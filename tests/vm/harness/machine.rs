@@ -31,6 +31,10 @@ pub struct Machine {
     pub(super) disks: Vec<Attached>,
     /// What the first disk is like.
     pub(super) medium: Medium,
+    /// What the second disk is like.
+    pub(super) second_medium: Medium,
+    /// Which of its disks a BIOS starts.
+    pub(super) starts_from: usize,
     /// An empty disk before the others.
     pub(super) small: Option<PathBuf>,
     /// Whether the firmware's messages, and GRUB's first ones, are on the serial console too.
@@ -142,6 +146,8 @@ impl Machine {
             board: Board::default(),
             disks: Vec::new(),
             medium: Medium::default(),
+            second_medium: Medium::default(),
+            starts_from: 0,
             small: None,
             talkative: false,
             state: None,
@@ -179,11 +185,46 @@ impl Machine {
     /// Gives it a small disk with nothing on it, before the one that it boots from.
     pub fn behind_a_small_disk(mut self) -> Self {
         let path = self.dir.path().join("small.raw");
-        File::create(&path)
-            .and_then(|disk| disk.set_len(64 << 20))
-            .unwrap_or_else(|e| panic!("creating {}: {e}", path.display()));
+        new_disk(&path, 64);
         self.small = Some(path);
         self.state = None;
+        self
+    }
+
+    /// Gives it a second disk, with nothing on it.
+    pub fn with_new_disk(mut self, mib: u64) -> Self {
+        let path = self.dir.path().join("new.raw");
+        new_disk(&path, mib);
+        self.state = None;
+        self.attach(path)
+    }
+
+    /// Gives it a second disk, `path`, which a BIOS starts.
+    pub fn starting_from(mut self, path: &Path) -> Self {
+        self.starts_from = self.disks.len();
+        self.state = None;
+        self.attach(path.to_owned())
+    }
+
+    fn attach(mut self, path: PathBuf) -> Self {
+        let serial = format!("BENCH-DISK-{:04}", self.disks.len() + 1);
+        self.disks.push(Attached {
+            path,
+            serial,
+            sector_bytes: 512,
+        });
+        self
+    }
+
+    /// Takes its last disk out.
+    pub fn without_last_disk(mut self) -> Self {
+        self.disks.pop();
+        self
+    }
+
+    /// Gives its second disk a flaw.
+    pub fn failing_on_second(mut self, fault: Fault) -> Self {
+        self.second_medium.faults.push(fault);
         self
     }
 
@@ -297,6 +338,13 @@ impl Machine {
             sector_bytes: 512,
         });
     }
+}
+
+/// Makes a disk with nothing on it.
+pub fn new_disk(path: &Path, mib: u64) {
+    File::create(path)
+        .and_then(|disk| disk.set_len(mib << 20))
+        .unwrap_or_else(|e| panic!("creating {}: {e}", path.display()));
 }
 
 /// Copies a disk image without filling its holes.

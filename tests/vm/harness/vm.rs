@@ -93,12 +93,17 @@ impl Vm {
         for (n, disk) in machine.disks.iter().enumerate() {
             let node = format!("disk{n}");
             let sound = Medium::default();
-            let medium = if n == 0 { &machine.medium } else { &sound };
+            let medium = match n {
+                0 => &machine.medium,
+                1 => &machine.second_medium,
+                _ => &sound,
+            };
             command.args(medium.arguments(&node, &disk.path, &log));
             let mut device = board.disk(first + n, &node, &disk.serial, disk.sector_bytes);
             // A BIOS tries one disk only. UEFI firmware looks for loaders on all of them, and with
             // an order from outside it would forget its own.
-            if n == 0 && first > 0 && board.firmware == Firmware::Bios {
+            let chosen = machine.starts_from;
+            if n == chosen && first + chosen > 0 && board.firmware == Firmware::Bios {
                 device.push_str(",bootindex=0");
             }
             command.args(["-device", &device]);

@@ -1,0 +1,242 @@
+//! FLASH_TO another disk than the one that the machine boots from: the old system stays whole beside
+//! the new one, is told of it, and comes back where the flash can't be ended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::harness::board::Board;
+use crate::harness::guest::{Guest, Root, Tree};
+use crate::harness::machine::new_disk;
+use crate::harness::matrix::Row;
+use crate::harness::medium::Fault;
+use crate::harness::migratecfg::PLACE;
+use crate::harness::outcome::{NewSystem, Outcome};
+use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm};
+use crate::scenarios::RUN;
+use crate::x86::OLD_TREE;
+
+/// The size of the new disk.
+const MIB: u64 = 1536;
+
+/// Debian 12 with the standard kernel.
+const STANDARD: Guest = Guest {
+    tree: Tree::Standard,
+    root: Root::Ext4,
+};
+
+fn settings(image: &OsImage) -> Migratecfg {
+    Migratecfg::new(image).setting("FLASH_TO", "/dev/vdb")
+}
+
+/// The usual guest, with the folder and a new disk that was put in while it ran; and that disk.
+fn plugged(name: &str, cfg: &Migratecfg) -> (Vm, PathBuf) {
+    let machine = Machine::running_guest(name);
+    let disk = machine.dir().join("new.raw");
+    new_disk(&disk, MIB);
+    let mut vm = machine.start();
+    cfg.send_to(&mut vm);
+    vm.plug(&disk, "BENCH-NEW");
+    vm.must(
+        "for i in $(seq 100); do [ -b /dev/vdb ] && break; sleep 0.2; done; sync; test -b /dev/vdb",
+    );
+    (vm, disk)
+}
+
+/// The guest with the standard kernel and the folder, on a machine that has a new disk too.
+fn up(machine: Machine, cfg: &Migratecfg) -> Vm {
+    let mut vm = machine.start();
+    vm.wait_agent();
+    cfg.send_to(&mut vm);
+    vm.must("sync");
+    vm
+}
+
+/// Stage 1 arms the machine, which restarts.
+#[track_caller]
+fn arm(vm: &mut Vm) -> String {
+    vm.must(&format!("cd {PLACE} && {RUN} -r 3"))
+}
+
+/// What `status` says, in one line.
+#[track_caller]
+fn status(vm: &mut Vm) -> String {
+    let said = vm.must(&format!("cd {PLACE} && ./balena-migrate status"));
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// An undo leaves nothing of the run in the old system.
+#[track_caller]
+fn undo(vm: &mut Vm, before: &str) {
+    vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
+    assert_eq!(vm.must(OLD_TREE), before, "an undo has left something");
+    let left = vm.must(
+        "find / -xdev -name '*balena-migrate*' -not -path '/root/*' -not -path '/proc/*'; \
+         find /boot -name '*balena*'",
+    );
+    assert_eq!(left, "", "an undo has left something");
+}
+
+/// Nothing starts from there.
+#[track_caller]
+fn is_torn(disk: &Path) {
+    let first = Disk::new(disk).bytes(0, 512);
+    assert!(first[510..] != [0x55, 0xaa], "a boot sector");
+}
+
+fn row(machine: &str, firmware: &str, root: &str, outcome: &str, since: Instant) {
+    Row {
+        machine: machine.to_owned(),
+        firmware: firmware.to_owned(),
+        root: root.to_owned(),
+        image: "genericx86-64-ext".to_owned(),
+        outcome: outcome.to_owned(),
+        took: since.elapsed(),
+    }
+    .add();
+}
+
+/// A BIOS that goes on to start the old disk: the old system comes back and says where the new one is.
+/// With the other disk first in its order, it starts that, beside the old one.
+#[test]
+fn a_bios_starts_the_disk_that_is_first_in_its_order() {
+    let cfg = settings(&OsImage::get());
+    let start = Instant::now();
+    let (mut vm, disk) = plugged("other-bios", &cfg);
+    let before = vm.must(OLD_TREE);
+    let said = arm(&mut vm);
+    assert!(said.contains("warning[flash-to-boot]"), "{said}");
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_for("the BIOS starts the one that");
+    vm.wait_reboot();
+    vm.wait_agent();
+    let said = status(&mut vm);
+    assert!(
+        said.contains("The new system is on another disk, complete: vdb"),
+        "{said}"
+    );
+    undo(&mut vm, &before);
+    vm.must("sync");
+    let machine = vm.power_cut().starting_from(&disk);
+    let (_, outcome) = machine.start().outcome(&NewSystem::ordinary(&cfg), true);
+    assert_eq!(outcome, Outcome::New);
+    let name = "Debian 12, to a second disk";
+    row(
+        name,
+        "BIOS",
+        "ext4, MBR",
+        "migrated, the old system kept",
+        start,
+    );
+}
+
+/// UEFI firmware starts the new system by its entry. Without that disk it starts the old one again.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn uefi_firmware_starts_the_new_system_from_another_disk() {
+    let image = OsImage::with_standard_kernel();
+    let cfg = settings(&image);
+    let start = Instant::now();
+    let machine = Machine::of("other-uefi", STANDARD, Board::UEFI).with_new_disk(MIB);
+    let mut vm = up(machine, &cfg);
+    let before = vm.must(OLD_TREE);
+    let said = arm(&mut vm);
+    assert!(!said.contains("flash-to-boot"), "{said}");
+    vm.wait_for("balena-migrate, stage 2");
+    let facts = NewSystem::of(vec![
+        format!("NEWOS: config.json {}", cfg.config_json_sha256()),
+        "NEWOS: keyfile resin-wifi-01 ".to_owned(),
+        "NEWOS: keyfile resin-wifi-02 ".to_owned(),
+        "NEWOS: fingerprint ok 10".to_owned(),
+        "\"resinOS\" from".to_owned(),
+    ]);
+    let (machine, outcome) = vm.outcome(&facts, true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    let mut vm = machine.without_last_disk().start();
+    vm.wait_agent();
+    let said = status(&mut vm);
+    assert!(said.contains("on another disk, complete: vdb"), "{said}");
+    undo(&mut vm, &before);
+    let name = "Debian 12, to a second disk";
+    row(
+        name,
+        "UEFI",
+        "ext4, GPT",
+        "migrated, the old system kept",
+        start,
+    );
+}
+
+/// The power is cut in the midst of the flash.
+#[test]
+#[ignore = "long: the whole road is the usual one"]
+fn a_power_cut_brings_the_old_system_back() {
+    let cfg = settings(&OsImage::get());
+    let start = Instant::now();
+    let (mut vm, disk) = plugged("other-cut", &cfg);
+    let before = vm.must(OLD_TREE);
+    arm(&mut vm);
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_for("== overwrite: ");
+    std::thread::sleep(Duration::from_secs(2));
+    let machine = vm.power_cut();
+    is_torn(&disk);
+    let mut vm = machine.start();
+    vm.wait_agent();
+    let said = status(&mut vm);
+    assert!(
+        said.contains("cut off while it overwrote another disk"),
+        "{said}"
+    );
+    undo(&mut vm, &before);
+    let name = "Debian 12, power cut in the flash of a second disk";
+    row(
+        name,
+        "BIOS",
+        "ext4, MBR",
+        "came back, undone without a trace",
+        start,
+    );
+}
+
+/// The new disk does not take the image: after some minutes the old system comes back.
+#[test]
+#[ignore = "long: it tries for five minutes"]
+fn a_disk_that_takes_nothing_brings_the_old_system_back() {
+    let image = OsImage::with_standard_kernel();
+    let cfg = settings(&image);
+    let start = Instant::now();
+    // In the boot code of resin-boot, which is no zeros: those are made by a command that no fault hits.
+    let sector = image.disk().partition(1).start / 512;
+    let machine = Machine::of("other-fails", STANDARD, Board::UEFI)
+        .with_new_disk(MIB)
+        .failing_on_second(Fault::Write { sector, times: 0 });
+    let disk = machine.dir().join("new.raw");
+    let mut vm = up(machine, &cfg);
+    let before = vm.must(OLD_TREE);
+    let entries = "cd /sys/firmware/efi/efivars && sha256sum Boot[0-9]* BootOrder*";
+    let variables = vm.must(entries);
+    arm(&mut vm);
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_for("** given up: disk-write");
+    vm.wait_reboot();
+    vm.wait_agent();
+    let said = status(&mut vm);
+    assert!(
+        said.contains("could not overwrite another disk and gave it up"),
+        "{said}"
+    );
+    assert!(said.contains("disk-write: 6 tries failed"), "{said}");
+    undo(&mut vm, &before);
+    assert_eq!(vm.must(entries), variables, "an undo has left something");
+    is_torn(&disk);
+    assert!(fs::metadata(&disk).is_ok_and(|disk| disk.len() == MIB << 20));
+    let name = "Debian 12, a second disk that fails";
+    row(
+        name,
+        "UEFI",
+        "ext4, GPT",
+        "came back, undone without a trace",
+        start,
+    );
+}
