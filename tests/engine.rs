@@ -267,7 +267,7 @@ fn data(space: Option<ExtSpace>) -> DataPlace {
         unpack_memory: 0,
         image_bytes: handover.payload.image.bytes,
         image_sha256: String::new(),
-        table: handover.disk.table.clone(),
+        table: handover.disk.table.clone().expect("it has one"),
         partitions: vec![handover.payload.image.data],
         partitions_end: 0,
         data_space: space,

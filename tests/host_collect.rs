@@ -390,6 +390,11 @@ fn ubuntu_with_lvm_on_nvme_and_a_separate_boot() {
             &format!("{mapping}/slaves/nvme0n1p3"),
             &format!("{disk}/nvme0n1p3"),
         )
+        .link(&format!("{disk}/nvme0n1p3/holders/dm-0"), mapping)
+        .file(
+            "proc/swaps",
+            "Filename\tType\tSize\tUsed\tPriority\n/swapfile file 8 0 -2\n/dev/dm-0 partition 8 0 -3\n",
+        )
         .file("dev/nvme0n1p2", ext4(1))
         .file("dev/dm-0", ext4(2))
         .file("boot/vmlinuz-6.1.0-18-amd64", "kernel");
@@ -402,6 +407,8 @@ fn ubuntu_with_lvm_on_nvme_and_a_separate_boot() {
     assert_eq!(disk.wwid.as_deref(), Some("eui.0025"));
     assert_eq!(disk.table, None);
     assert_eq!(disk.modules, ["nvme"]);
+    assert_eq!(disk.holders, ["dm-0"]);
+    assert_eq!(host.swaps, ["dm-0"]);
     let root = host.mount_of("/").unwrap();
     assert_eq!(root.device_name, "dm-0");
     assert_eq!(root.uuid, Some(uuid(2)));
@@ -460,10 +467,18 @@ fn btrfs_over_two_disks_has_no_one_root_disk() {
 #[test]
 fn only_what_can_carry_a_system_is_a_disk() {
     let machine = Machine::new("", "quiet\n");
-    for (index, name) in ["sr0", "mmcblk0boot0", "mmcblk0", "fd0", "sdb", "nvme0c0n1"]
-        .into_iter()
-        .enumerate()
-    {
+    let names = [
+        "sr0",
+        "mmcblk0boot0",
+        "mmcblk0boot1",
+        "mmcblk0rpmb",
+        "mmcblk0gp0",
+        "mmcblk0",
+        "fd0",
+        "sdb",
+        "nvme0c0n1",
+    ];
+    for (index, name) in names.into_iter().enumerate() {
         let disk = format!("sys/devices/platform/{name}");
         machine
             .block(&disk, &format!("1:{index}"), 64, None)

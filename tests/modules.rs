@@ -57,13 +57,27 @@ fn damage_is_an_error() {
 
 /// The names of the modules that stage 2 gets on this machine.
 fn chosen(host: &Host) -> Vec<String> {
+    chosen_with(host, "")
+}
+
+/// The same with more settings. There is a /dev/sdb.
+fn chosen_with(host: &Host, settings: &str) -> Vec<String> {
     let root = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {
         let path = root.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let names = ["ext4", "vfat", "nls_cp437", "nvme", "ahci", "efivarfs"];
+    let names = [
+        "ext4",
+        "vfat",
+        "nls_cp437",
+        "nvme",
+        "ahci",
+        "sd_mod",
+        "xfs",
+        "efivarfs",
+    ];
     let dep: String = names.map(|name| format!("{name}.ko:\n")).concat();
     let folder = format!("lib/modules/{}", host.kernel.release);
     write(&format!("{folder}/modules.dep"), &dep);
@@ -71,8 +85,10 @@ fn chosen(host: &Host) -> Vec<String> {
         write(&format!("{folder}/{name}.ko"), "\x7fELF");
     }
     write("proc/self/exe", "the program");
+    write("dev/sdb", "");
     let text = "IMAGE_NAME=x REQUIRE_NMGR_FILE=FALSE BALENA_API_HOST= BALENA_VPN_HOST=\n";
-    let config = config::merge("c", text, "/mig", &Overrides::default()).unwrap();
+    let text = format!("{text}{settings}");
+    let config = config::merge("c", &text, "/mig", &Overrides::default()).unwrap();
     let sys = Sys::new(root.path());
     let material = material::gather(&sys, &config, host, DiskTests::Never, &mut |_| ()).unwrap();
     assert_eq!(material.module_findings, []);
@@ -98,4 +114,30 @@ fn uefi_machines_get_what_shows_the_variables_and_reaches_the_esp() {
     assert!(has(&host, "ahci"));
     host.firmware.efi = false;
     assert!(!has(&host, "efivarfs"));
+}
+
+#[test]
+fn the_disk_of_flash_to_is_reached_too() {
+    let text = std::fs::read_to_string("tests/hosts/debian-12-uefi.json").unwrap();
+    let mut host: Host = serde_json::from_str(&text).unwrap();
+    let mut disk = host.disks[0].clone();
+    disk.name = "sdb".into();
+    disk.modules = vec!["ahci".into()];
+    host.disks.push(disk);
+    let has = |settings: &str, name: &str| {
+        let mut chosen = chosen_with(&host, settings).into_iter();
+        chosen.any(|known| known == name)
+    };
+    assert!(!has("", "ahci"));
+    assert!(has("FLASH_TO=/dev/sdb\n", "ahci"));
+    // The old system's disk is where stage 2 leaves word.
+    assert!(has("FLASH_TO=/dev/sdb\n", "nvme"));
+}
+
+/// / is in a logical volume, so that stage 2 leaves word on a /boot with a driver of its own.
+#[test]
+fn where_word_is_left_the_driver_is_there() {
+    let text = std::fs::read_to_string("tests/hosts/rocky-9-bios-lvm.json").unwrap();
+    let host: Host = serde_json::from_str(&text).unwrap();
+    assert!(chosen(&host).iter().any(|name| name == "xfs"));
 }

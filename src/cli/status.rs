@@ -257,6 +257,36 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_another_disk_is_told() {
+        let disk = || "sdb: 8.0 GB (8000000000 bytes), serial S2".to_owned();
+        for (outcome, wanted) in [
+            (
+                Outcome::Overwriting { disk: disk() },
+                "Stage 2 was cut off while it overwrote another disk: power was lost, or the machine \
+                 stopped.\nTake what is on that disk for torn: sdb: 8.0 GB (8000000000 bytes), \
+                 serial S2\nThis old system is whole.",
+            ),
+            (
+                Outcome::Failed {
+                    disk: disk(),
+                    code: "disk-write".to_owned(),
+                    reason: "6 tries failed".to_owned(),
+                },
+                "gave it up. That disk has no system now: sdb: 8.0 GB (8000000000 bytes), serial S2\n\
+                 This old system is whole.\ndisk-write: 6 tries failed\n",
+            ),
+            (
+                Outcome::Migrated { disk: disk() },
+                "The new system is on another disk, complete: sdb: 8.0 GB (8000000000 bytes), serial \
+                 S2\nThis old system was started again all the same.",
+            ),
+        ] {
+            let said = said(outcome, "", 0);
+            assert!(said.contains(wanted), "{said}");
+        }
+    }
+
+    #[test]
     fn a_clock_that_was_never_set_is_not_believed() {
         let said = said(Outcome::Pretended, "", 1000);
         assert!(said.contains("That was 42 seconds after"), "{said}");

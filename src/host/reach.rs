@@ -53,7 +53,7 @@ mod tests {
     }
 
     /// Where the disk of / is overwritten.
-    fn haven(host: &Host) -> Option<&Mount> {
+    fn found(host: &Host) -> Option<&Mount> {
         host.haven(host.root_disk().unwrap())
     }
 
@@ -64,34 +64,48 @@ mod tests {
     #[test]
     fn a_plain_root_is_the_haven() {
         let mut host = host("debian-12-bios");
-        assert_eq!(haven(&host).unwrap().point, "/");
+        assert_eq!(found(&host).unwrap().point, "/");
         root(&mut host).fs_type = "xfs".to_owned();
-        let haven = haven(&host).unwrap();
+        let haven = found(&host).unwrap();
         assert_eq!(haven.point, "/");
         assert_eq!(host.stage2_driver(haven), Some("xfs"));
         root(&mut host).fs_type = "zfs".to_owned();
-        assert_eq!(haven(&host), None);
+        assert_eq!(found(&host), None);
     }
 
     #[test]
     fn beside_a_logical_volume_it_is_boot() {
         let mut host = host("ubuntu-20.04-bios-lvm");
-        let haven = haven(&host).unwrap();
+        let haven = found(&host).unwrap();
         assert_eq!(haven.point, "/boot");
         assert_eq!(host.stage2_driver(haven), None);
         let boot = host.mounts.iter_mut().find(|m| m.point == "/boot");
         let boot = boot.unwrap();
         boot.read_only = true;
-        assert_eq!(haven(&host), None);
+        assert_eq!(found(&host), None);
     }
 
     #[test]
     fn a_file_system_on_two_disks_is_none() {
         let mut host = host("debian-12-bios");
         root(&mut host).fs_type = "btrfs".to_owned();
-        assert!(haven(&host).is_some());
+        assert!(found(&host).is_some());
         root(&mut host).disks.push("vdb".to_owned());
         let root = host.mount_of("/").unwrap();
         assert!(!host.stage2_mounts(root));
+    }
+
+    #[test]
+    fn beside_the_disk_to_overwrite_it_is_on_another_one() {
+        let mut host = host("debian-13-bios-two-disks");
+        let small = host.disk("sda").unwrap().clone();
+        assert!(host.stays_beside(&small));
+        assert_eq!(host.haven(&small).unwrap().point, "/");
+        root(&mut host).fs_type = "zfs".to_owned();
+        assert_eq!(host.haven(&small), None);
+        let mut boot = host.mount_of("/srv/videos").unwrap().clone();
+        boot.point = "/boot".to_owned();
+        host.mounts.push(boot);
+        assert_eq!(host.haven(&small), None, "/boot would be overwritten");
     }
 }

@@ -65,6 +65,30 @@ fn status(vm: &mut Vm) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Nothing is taken from the running system.
+#[track_caller]
+fn is_refused_while_in_use(vm: &mut Vm) {
+    for (takes, use_of, lets_go) in [
+        (
+            "mkswap -q /dev/vdb && swapon /dev/vdb",
+            "vdb takes swap",
+            "swapoff /dev/vdb",
+        ),
+        (
+            "mkfs.ext2 -q -F /dev/vdb && mount /dev/vdb /mnt",
+            "vdb is mounted at /mnt",
+            "umount /mnt",
+        ),
+    ] {
+        vm.must(takes);
+        let said = vm.agent(&format!("cd {PLACE} && {RUN}"));
+        assert_eq!(said.code, 3, "{}", said.text);
+        assert!(said.text.contains("error[flash-to]"), "{}", said.text);
+        assert!(said.text.contains(use_of), "{}", said.text);
+        vm.must(&format!("{lets_go} && wipefs -q -a /dev/vdb"));
+    }
+}
+
 /// An undo leaves nothing of the run in the old system.
 #[track_caller]
 fn undo(vm: &mut Vm, before: &str) {
@@ -104,6 +128,7 @@ fn a_bios_starts_the_disk_that_is_first_in_its_order() {
     let start = Instant::now();
     let (mut vm, disk) = plugged("other-bios", &cfg);
     let before = vm.must(OLD_TREE);
+    is_refused_while_in_use(&mut vm);
     let said = arm(&mut vm);
     assert!(said.contains("warning[flash-to-boot]"), "{said}");
     vm.wait_for("balena-migrate, stage 2");
