@@ -178,3 +178,21 @@ fn a_disk_that_has_a_partition_table_now_is_another_one() {
     let said = world.machine.shown();
     assert!(said.contains("MBR cafef00d instead of none"), "{said}");
 }
+
+#[test]
+fn which_of_two_copies_is_the_old_system_nobody_knows() {
+    let mut world = World::new().beside();
+    let copy = world.dir.path().join("sdc.img");
+    fs::write(&copy, World::new().before).unwrap();
+    world.machine.add_disk("sdc", copy, Some("S9"));
+    let ending = world.run();
+    let Ok(Ending::Stopped(stop)) = &ending else {
+        panic!("{ending:?}\n{}", world.machine.shown());
+    };
+    assert!(
+        stop.reason().contains("more than one file system"),
+        "{stop}"
+    );
+    world.is_untouched();
+    old_disk_is_whole(&world);
+}
