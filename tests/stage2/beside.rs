@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use balena_migrate::handover::{Firmware, OldSystem, Place};
+use balena_migrate::handover::{Firmware, LogDrive, OldSystem, Place};
 use balena_migrate::report::Outcome;
 use balena_migrate::stage2::{Ending, overwrite, resume};
 
@@ -194,5 +194,20 @@ fn which_of_two_copies_is_the_old_system_nobody_knows() {
         "{stop}"
     );
     world.is_untouched();
+    old_disk_is_whole(&world);
+}
+
+/// The log goes to the file system that the image is copied from.
+#[test]
+fn the_log_drive_can_be_on_the_old_disk() {
+    let mut world = World::new().beside();
+    let OldSystem::Stays(fs) = world.handover.disk.old_system.clone() else {
+        panic!("a world beside");
+    };
+    world.handover.log_drive = Some(LogDrive { fs });
+    world.migrates();
+    let log = world.old("migrate.log").expect("a log");
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("commit: done"), "{log}");
     old_disk_is_whole(&world);
 }

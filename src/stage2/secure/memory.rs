@@ -10,7 +10,7 @@ use super::super::machine::{Disk, Mounted};
 use super::super::progress::{Progress, mib};
 use super::super::stop::{Code, OrStop, Stop};
 use super::super::stream::{Measure, StreamError, stream};
-use super::source::Wanted;
+use super::source::{self, Wanted};
 use crate::handover::{FilePath, Handover, Place};
 use crate::payload::read_full;
 use crate::sys::Sys;
@@ -83,9 +83,7 @@ fn copy(work: &Work, disk: &Disk, wanted: &Wanted, at: &FilePath, store: &Sys) -
     let volume = find::volume(work, &at.fs, Some(disk))
         .with_context(|| format!("looking for {}", wanted.what))
         .or_stop(wanted.missing)?;
-    let mounted = work
-        .machine
-        .mount(&volume.node, &at.fs.fs_type, false)
+    let mounted = source::mount(work, &volume, at)
         .with_context(|| format!("mounting {}", volume.node.display()))
         .or_stop(wanted.missing)?;
     let copied = copy_from(work, &mounted.files(), wanted, at, store);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::super::Work;
-use super::super::find;
+use super::super::find::{self, Volume};
 use super::super::let_go;
 use super::super::machine::{Disk, Mounted};
 use super::super::progress::Progress;
@@ -89,13 +89,8 @@ impl Elsewhere {
 
     fn try_open(work: &Work, disk: &Disk, at: &FilePath) -> anyhow::Result<Elsewhere> {
         let volume = find::volume_elsewhere(work, &at.fs, disk)?;
-        let mount = |writable| work.machine.mount(&volume.node, &at.fs.fs_type, writable);
-        let mounted = match mount(false) {
-            // The log drive is the same file system.
-            Err(error) if error.raw_os_error() == Some(BUSY) => mount(true),
-            mounted => mounted,
-        };
-        let mounted = mounted.with_context(|| format!("mounting {}", volume.node.display()))?;
+        let mounted = mount(work, &volume, at)
+            .with_context(|| format!("mounting {}", volume.node.display()))?;
         let files = mounted.files();
         let file = files
             .canonical(&at.path)
@@ -105,6 +100,19 @@ impl Elsewhere {
             file,
             _mounted: mounted,
         })
+    }
+}
+
+/// Mounts the file system of a file, to be read.
+pub(super) fn mount(work: &Work, volume: &Volume, at: &FilePath) -> io::Result<Box<dyn Mounted>> {
+    let mount = |writable| {
+        let machine = work.machine;
+        machine.mount(&volume.node, &at.fs.fs_type, writable)
+    };
+    match mount(false) {
+        // The log drive is the same file system.
+        Err(error) if error.raw_os_error() == Some(BUSY) => mount(true),
+        mounted => mounted,
     }
 }
 
