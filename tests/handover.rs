@@ -23,13 +23,13 @@ fn what_is_written_is_read_back_the_same() {
 #[test]
 fn another_version_is_named_as_such_whatever_else_differs() {
     let newer = document()
-        .replace("\"version\": 3", "\"version\": 4")
+        .replace("\"version\": 4", "\"version\": 5")
         .replace("\"pretend\"", "\"a_field_of_the_future\"");
     let error = Handover::parse(newer.as_bytes()).unwrap_err();
-    assert!(matches!(error, HandoverError::Version { found: 4 }));
+    assert!(matches!(error, HandoverError::Version { found: 5 }));
     assert_eq!(
         error.to_string(),
-        "the hand-over has version 4, this program reads version 3"
+        "the hand-over has version 5, this program reads version 4"
     );
 }
 
