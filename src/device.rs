@@ -13,7 +13,7 @@ pub struct Device {
     pub slug: &'static str,
     /// Older names of the same type.
     pub aliases: &'static [&'static str],
-    /// `uname -m` of the kernels that run on it.
+    /// `uname -m` of the best kernels that the processors run which it is made for.
     pub machines: &'static [&'static str],
     /// How the board's name in the device tree starts; `None` where there is no device tree.
     pub model: Option<&'static str>,
@@ -43,6 +43,14 @@ pub const DEVICES: &[Device] = &[
         machines: &["x86_64"],
         model: None,
         efi_only: true,
+    },
+    // For processors that none of the others fits.
+    Device {
+        slug: "qemux86",
+        aliases: &[],
+        machines: &["i686"],
+        model: None,
+        efi_only: false,
     },
 ];
 
@@ -79,7 +87,7 @@ impl Device {
             Some(start) => model.is_some_and(|model| model.starts_with(start)),
             None => true,
         };
-        is_board && self.machines.contains(&host.machine.as_str())
+        is_board && self.machines.contains(&host.processor())
     }
 
     /// Whether the firmware of a machine, as it boots now, can start its image.
@@ -115,16 +123,28 @@ pub fn same_slug(a: &str, b: &str) -> bool {
 /// Whether code of an architecture, by balena's name of it, runs on a machine; `None` for names that
 /// are not known here.
 pub fn arch_fits(host: &Host, arch: &str) -> Option<bool> {
+    Some(processors(arch)?.contains(&host.processor()))
+}
+
+/// `uname -m` of the best kernels on the processors that run the code of an architecture.
+fn processors(arch: &str) -> Option<&'static [&'static str]> {
     // Newer processors run the code of older ones.
-    let machines: &[&str] = match arch {
+    Some(match arch {
         "amd64" => &["x86_64"],
         "i386" => &["i686", "x86_64"],
         "aarch64" => &["aarch64"],
         "armv7hf" => &["armv7l", "aarch64"],
         "rpi" => &["armv6l", "armv7l", "aarch64"],
         _ => return None,
-    };
-    Some(machines.contains(&host.machine.as_str()))
+    })
+}
+
+/// Whether `made_for`, a slug or an architecture, would fit if the processor had the 64-bit mode of
+/// x86.
+pub fn wants_long_mode(host: &Host, made_for: &str) -> bool {
+    let device = Device::find(made_for).map(|device| device.machines);
+    let machines = device.or_else(|| processors(made_for)).unwrap_or_default();
+    host.processor() == "i686" && machines.contains(&"x86_64") && !machines.contains(&"i686")
 }
 
 /// Whether whole migrations were run on this system.

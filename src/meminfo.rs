@@ -11,6 +11,9 @@ pub struct Memory {
     pub total: u64,
     /// MemAvailable (MemFree + Buffers + Cached on kernels before 3.14).
     pub available: u64,
+    /// LowTotal: of a 32-bit kernel, the part that it reaches at any time; `None` where that is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<u64>,
 }
 
 /// Total and available memory.
@@ -23,7 +26,11 @@ pub fn parse(meminfo: &str) -> anyhow::Result<Memory> {
     let available = field("MemAvailable")
         .or_else(|| Some(field("MemFree")? + field("Buffers")? + field("Cached")?))
         .context("finding MemAvailable in /proc/meminfo")?;
-    Ok(Memory { total, available })
+    Ok(Memory {
+        total,
+        available,
+        low: field("LowTotal"),
+    })
 }
 
 /// Memory that stage 2 takes, in bytes.
@@ -71,6 +78,17 @@ mod tests {
         let text =
             "MemTotal: 100 kB\nMemFree: 1 kB\nBuffers: 2 kB\nCached: 4 kB\nSwapCached: 8 kB\n";
         assert_eq!(parse(text).unwrap().available, 7 * 1024);
+    }
+
+    #[test]
+    fn a_32_bit_kernel_tells_its_low_memory() {
+        let text =
+            "MemTotal: 2000 kB\nMemAvailable: 1500 kB\nHighTotal: 1200 kB\nLowTotal: 800 kB\n";
+        assert_eq!(parse(text).unwrap().low, Some(800 * 1024));
+        assert_eq!(
+            parse("MemTotal: 1 kB\nMemAvailable: 1 kB\n").unwrap().low,
+            None
+        );
     }
 
     #[test]

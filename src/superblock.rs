@@ -148,7 +148,7 @@ fn lvm2(head: Bytes) -> Option<Superblock> {
         .map(|sector| sector * 512)
         .find(|start| head.expect(*start, b"LABELONE").is_some())?;
     head.expect(label + 24, b"LVM2 001")?;
-    let header = label + head.le32(label + 20)? as usize;
+    let header = label.checked_add(usize::try_from(head.le32(label + 20)?).ok()?)?;
     let id = head.text(header, 32)?;
     let mut uuid = String::with_capacity(38);
     for (index, letter) in id.chars().enumerate() {

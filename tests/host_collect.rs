@@ -170,10 +170,12 @@ fn debian_with_grub_on_a_virtio_disk() {
         .grub_modules("boot/grub/i386-pc", &[])
         .grub_modules("usr/lib/grub/i386-pc", &["tar"])
         .file("etc/wpa_supplicant/wpa_supplicant.conf", "")
-        .file("var/lib/balena-migrate/journal", "");
+        .file("var/lib/balena-migrate/journal", "")
+        .file("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu lm\n");
     let host = machine.collect();
 
     assert_eq!(host.hostname, "box");
+    assert_eq!(host.long_mode, Some(true));
     assert_eq!(host.os.id, "debian");
     assert_eq!(host.memory.total, 1_024_000);
     let disk = host.root_disk().unwrap();

@@ -18,10 +18,13 @@ pub fn root_user(subject: &Subject) -> Vec<Finding> {
     )]
 }
 
-/// Stage 2 is this very executable, started by the running kernel.
+/// Stage 2 is this very executable, started by the running kernel: what runs now will run then, a
+/// 32-bit executable on a 64-bit kernel too.
 pub fn architecture(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
-    if host.machine == "x86_64" && host.executable_arch == "x86_64" {
+    let is_x86 = matches!(host.processor(), "x86_64" | "i686");
+    // As Rust names i686.
+    if is_x86 && matches!(host.executable_arch.as_str(), "x86_64" | "x86") {
         return Vec::new();
     }
     vec![Finding::error(
@@ -30,7 +33,7 @@ pub fn architecture(subject: &Subject) -> Vec<Finding> {
             "the kernel says {}, this executable is made for {}",
             host.machine, host.executable_arch
         ),
-        "this version moves x86_64 machines with the x86_64 executable",
+        "this version moves x86 machines, with the x86_64 or the i686 executable",
     )]
 }
 
@@ -82,8 +85,27 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
             "stage 2 names the disk by its MBR signature or GPT GUID, among others",
         ));
     }
+    findings.extend(reach(host, disk));
     findings.extend(haven(host, disk));
     findings
+}
+
+/// A 32-bit kernel counts the pages of a disk in 32 bits: behind that, stage 2 could not wipe what an
+/// old partition table left.
+fn reach(host: &Host, disk: &Disk) -> Option<Finding> {
+    let reach = host.kernel.page_bytes << 32;
+    (host.has_32_bit_kernel() && disk.bytes > reach).then(|| {
+        Finding::error(
+            "disk",
+            format!(
+                "the disk {} has {} TiB, of which a 32-bit kernel reaches {}",
+                disk.name,
+                disk.bytes >> 40,
+                reach >> 40
+            ),
+            "start the machine with a 64-bit kernel",
+        )
+    })
 }
 
 /// What was encrypted is not in the new system, nor on the way there.

@@ -185,7 +185,7 @@ pub fn device_type(subject: &Subject) -> Vec<Finding> {
     let wrong_arch = arch.filter(|arch| device::arch_fits(host, arch) == Some(false));
     let Some(image_slug) = scan.slug() else {
         return vec![match wrong_arch {
-            Some(arch) => wrong_machine(subject, &format!("the architecture {arch}")),
+            Some(arch) => wrong_machine(subject, "the architecture", arch),
             None => unknown_device(),
         }];
     };
@@ -198,10 +198,9 @@ pub fn device_type(subject: &Subject) -> Vec<Finding> {
         .collect();
     let mut findings = Vec::new();
     if !names.iter().any(|name| device::fits(host, name)) {
-        let made_for = format!("the device type {image_slug}");
-        findings.push(wrong_machine(subject, &made_for));
+        findings.push(wrong_machine(subject, "the device type", image_slug));
     } else if let Some(arch) = wrong_arch {
-        findings.push(wrong_machine(subject, &format!("the architecture {arch}")));
+        findings.push(wrong_machine(subject, "the architecture", arch));
     }
     let config_json = subject.material.config_json.as_ref();
     let wanted = config_json.and_then(|json| json.device_type());
@@ -233,11 +232,27 @@ fn contradiction(scan: &Scan) -> Option<Finding> {
     })
 }
 
-fn wrong_machine(subject: &Subject, made_for: &str) -> Finding {
+/// `kind` says what `made_for` is.
+fn wrong_machine(subject: &Subject, kind: &str, made_for: &str) -> Finding {
+    let host = subject.host;
+    let what = format!("the image is made for {kind} {made_for}, which does not fit this machine");
+    let slugs = device::slugs(host);
+    if device::wants_long_mode(host, made_for) {
+        return Finding::error(
+            "image-device",
+            format!(
+                "{what}: its processor has no 64-bit mode (no lm among the flags in /proc/cpuinfo)"
+            ),
+            format!(
+                "use a 64-bit machine, or an image for 32 bits ({})",
+                slugs.join(" or ")
+            ),
+        );
+    }
     Finding::error(
         "image-device",
-        format!("the image is made for {made_for}, which does not fit this machine"),
-        match device::slugs(subject.host).as_slice() {
+        what,
+        match slugs.as_slice() {
             [] => "this version knows no device type that fits it".to_owned(),
             slugs => format!("use an image for {}", slugs.join(" or ")),
         },

@@ -84,8 +84,28 @@ pub fn stage2(subject: &Subject) -> Vec<Finding> {
             need.in_words(total),
             "use a machine with more memory, or lower MEM_MIN_FREE_S1",
         )],
-        _ => Vec::new(),
+        Some(_) => low(subject).into_iter().collect(),
+        None => Vec::new(),
     }
+}
+
+/// The boot loader puts the initramfs, as it is packed, where a 32-bit kernel reaches it at any time;
+/// what is unpacked from it may be elsewhere.
+fn low(subject: &Subject) -> Option<Finding> {
+    let low = subject.host.memory.low?;
+    let need = subject.material.initramfs_bytes + subject.host.kernel.room() + WORKING;
+    (need > low).then(|| {
+        Finding::error(
+            "memory",
+            format!(
+                "kernel, initramfs and work need {} MiB of the low memory of a 32-bit kernel, which \
+                 has {}",
+                need.div_ceil(1 << 20),
+                low >> 20
+            ),
+            "carry fewer files, or start the machine with a 64-bit kernel",
+        )
+    })
 }
 
 /// A backup that is yet to be made may fit: how well it packs is known when it is made.

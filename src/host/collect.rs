@@ -7,7 +7,8 @@
 use anyhow::Context;
 
 use super::{
-    Host, Os, State, disks, firmware, grub, interfaces, kernel, mappings, mounts, network, swaps,
+    Host, Os, State, disks, firmware, grub, interfaces, kernel, mappings, mounts, network,
+    processor, swaps,
 };
 use crate::sys::Sys;
 use crate::{meminfo, os_release};
@@ -32,6 +33,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         hostname: hostname(sys).unwrap_or(uname.nodename),
         machine: uname.machine,
         executable_arch: std::env::consts::ARCH.to_owned(),
+        long_mode: processor::long_mode(sys),
         os: os_release(sys),
         kernel: kernel::collect(sys, &mounts)?,
         firmware: firmware::collect(sys, &disks, &mounts),

@@ -17,6 +17,7 @@ mod mappings;
 mod mounts;
 pub mod network;
 mod os;
+mod processor;
 mod reach;
 mod swaps;
 mod target;
@@ -41,6 +42,10 @@ pub struct Host {
     pub machine: String,
     /// Architecture that this executable was built for, as Rust names it.
     pub executable_arch: String,
+    /// The processor has the 64-bit mode of x86, which a 32-bit kernel leaves unused; `None` where
+    /// that is not told, as on other architectures and in older snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_mode: Option<bool>,
     /// The distribution, from /etc/os-release.
     pub os: Os,
     /// The running kernel.
@@ -395,6 +400,20 @@ pub struct State {
 }
 
 impl Host {
+    /// Whether the kernel has 32 bits, by `uname -m`.
+    pub fn has_32_bit_kernel(&self) -> bool {
+        is_32_bit_x86(&self.machine) || self.machine.starts_with("armv")
+    }
+
+    /// `uname -m` of the best kernel that the processor runs.
+    pub fn processor(&self) -> &str {
+        match is_32_bit_x86(&self.machine) {
+            true if self.long_mode == Some(true) => "x86_64",
+            true => "i686",
+            false => &self.machine,
+        }
+    }
+
     /// The mount that holds `path` (absolute, without `..`), by the longest mount point.
     pub fn mount_of(&self, path: &str) -> Option<&Mount> {
         self.mounts
@@ -454,6 +473,11 @@ impl Host {
             _ => None,
         }
     }
+}
+
+/// Whether `uname -m` names a 32-bit kernel for PCs, of whatever generation.
+fn is_32_bit_x86(machine: &str) -> bool {
+    matches!(machine, "i386" | "i486" | "i586" | "i686")
 }
 
 /// Whether `path` is `point` or below it.
