@@ -41,7 +41,7 @@ need_test_packages() {
 # What the virtual machines of tests/vm are made with.
 need_vm_packages() {
     need_test_packages
-    need_packages qemu-system-x86 qemu-utils ovmf mmdebstrap gzip systemd-boot-efi
+    need_packages qemu-system-x86 qemu-utils ovmf mmdebstrap arch-test gzip systemd-boot-efi
 }
 
 # What a build needs beside Rust itself.

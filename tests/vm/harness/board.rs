@@ -24,7 +24,27 @@ pub enum Bus {
     Scsi,
 }
 
-/// The hardware beside memory and disks.
+/// What its processor runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Processor {
+    /// Code of 32 and of 64 bits.
+    #[default]
+    Bits64,
+    /// Code of 32 bits alone.
+    Bits32,
+}
+
+impl Processor {
+    /// As QEMU calls it: these boot faster under emulation than max, which has more to emulate.
+    pub fn name(self) -> &'static str {
+        match self {
+            Processor::Bits64 => "qemu64",
+            Processor::Bits32 => "qemu32",
+        }
+    }
+}
+
+/// The firmware, and the bus of the disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Board {
     pub firmware: Firmware,

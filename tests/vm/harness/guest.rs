@@ -6,10 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::board::Processor;
 use super::machine::{MEMORY_MIB, Machine, copy_sparse};
 use super::{cache, tool, vm};
 
 const TREE_RECIPE: &str = include_str!("../recipes/tree.sh");
+const I386_RECIPE: &str = include_str!("../recipes/tree-i386.sh");
 const DISK_RECIPE: &str = include_str!("../recipes/disk.sh");
 const ROOTS_RECIPE: &str = include_str!("../recipes/roots.sh");
 
@@ -29,6 +31,8 @@ pub enum Tree {
     Plain,
     /// Debian 12 with the standard kernel and the tools of all roots.
     Standard,
+    /// Debian 12 with a 32-bit kernel and userland.
+    I686,
     /// Debian 11 with the cloud kernel.
     Debian11,
     /// Debian 13 with the cloud kernel.
@@ -40,6 +44,7 @@ impl Tree {
         match self {
             Tree::Plain => "plain",
             Tree::Standard => "standard",
+            Tree::I686 => "i686",
             Tree::Debian11 => "debian11",
             Tree::Debian13 => "debian13",
         }
@@ -56,6 +61,7 @@ impl Tree {
                 "lvm2,thin-provisioning-tools,mdadm,btrfs-progs,xfsprogs,dosfstools,efibootmgr,fdisk",
                 "nvme,ahci,sd_mod,virtio_scsi,xfs,btrfs,raid1,dm_mod,dm_thin_pool",
             ],
+            Tree::I686 => ["bookworm", "i386", "linux-image-686", "", ""],
             Tree::Debian11 => ["bullseye", "amd64", "linux-image-cloud-amd64", "", ""],
             Tree::Debian13 => ["trixie", "amd64", "linux-image-cloud-amd64", "", ""],
         }
@@ -63,9 +69,15 @@ impl Tree {
 
     /// The folder with tree.tar.zst and kit/, built when the cache does not have it (a minute or two).
     fn dir(self) -> PathBuf {
-        let recipe = format!("{:?}{TREE_RECIPE}", self.arguments());
+        let mut recipe = format!("{:?}{TREE_RECIPE}", self.arguments());
+        if self == Tree::I686 {
+            recipe.push_str(I386_RECIPE);
+        }
         cache::artefact(&format!("tree-{}", self.name()), &recipe, |dir| {
-            let script = recipe_in(dir, "tree.sh", TREE_RECIPE);
+            let mut script = recipe_in(dir, "tree.sh", TREE_RECIPE);
+            if self == Tree::I686 {
+                script = recipe_in(dir, "tree-i386.sh", I386_RECIPE);
+            }
             let mut command = as_root(Command::new("bash"));
             tool::run(command.arg(script).arg(dir).args(self.arguments()));
         })
@@ -219,7 +231,7 @@ impl Guest {
         let recipe = format!(
             "{} {qemu} {:?}",
             file_name(&self.dir()),
-            vm::hardware(MEMORY_MIB)
+            vm::hardware(MEMORY_MIB, Processor::default())
         );
         let name = format!("booted-{}-{}", self.tree.name(), self.root.name());
         let dir = cache::artefact(&name, &recipe, |dir| {

@@ -11,7 +11,7 @@ use std::process::Command;
 use nix::fcntl::Flock;
 use tempfile::TempDir;
 
-use super::board::Board;
+use super::board::{Board, Processor};
 use super::guest::{Guest, sector_bytes};
 use super::medium::{Fault, Medium};
 use super::vm::Vm;
@@ -28,6 +28,7 @@ pub struct Machine {
     pub(super) name: String,
     pub(super) memory_mib: u32,
     pub(super) board: Board,
+    pub(super) processor: Processor,
     pub(super) disks: Vec<Attached>,
     /// What the first disk is like.
     pub(super) medium: Medium,
@@ -144,6 +145,7 @@ impl Machine {
             name: name.to_owned(),
             memory_mib: MEMORY_MIB,
             board: Board::default(),
+            processor: Processor::default(),
             disks: Vec::new(),
             medium: Medium::default(),
             second_medium: Medium::default(),
@@ -165,6 +167,13 @@ impl Machine {
     /// Gives it another amount of memory. A prepared state has its own: such a machine boots.
     pub fn memory(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
+        self.state = None;
+        self
+    }
+
+    /// Gives it another processor. A prepared state fits only its own: such a machine boots.
+    pub fn with(mut self, processor: Processor) -> Self {
+        self.processor = processor;
         self.state = None;
         self
     }

@@ -19,13 +19,19 @@ pub struct Migratecfg {
     dir: TempDir,
     settings: Vec<(String, String)>,
     config_json: Vec<u8>,
+    program: &'static Path,
 }
 
 impl Migratecfg {
     /// The folder for an ordinary migration to `image`: all wifis, nothing else out of the ordinary.
     pub fn new(image: &OsImage) -> Self {
+        Migratecfg::with_program(image, exe::balena_migrate())
+    }
+
+    /// The same with another executable than that for this machine.
+    pub fn with_program(image: &OsImage, program: &'static Path) -> Self {
         let gz = fs::read(image.gz()).expect("reading the compressed image");
-        let mut cfg = Migratecfg::without_image();
+        let mut cfg = Migratecfg::empty(program);
         cfg.config_json = config_json(image.slug());
         cfg.file("balena.img.gz", &gz)
             .setting("IMAGE_NAME", "balena.img.gz")
@@ -33,9 +39,13 @@ impl Migratecfg {
 
     /// The same, but the image is elsewhere.
     pub fn without_image() -> Self {
-        // Before a machine is there: others wait for it, and a build takes minutes.
-        exe::balena_migrate();
+        Migratecfg::empty(exe::balena_migrate())
+    }
+
+    /// The program is built before there is a machine: others wait for that, and a build takes minutes.
+    fn empty(program: &'static Path) -> Self {
         let cfg = Migratecfg {
+            program,
             dir: TempDir::new_in(cache::subdir("tmp")).expect("making a directory"),
             settings: Vec::new(),
             config_json: config_json("genericx86-64-ext"),
@@ -85,7 +95,7 @@ impl Migratecfg {
     pub fn send_to(&self, vm: &mut Vm) {
         let dir = self.dir.path();
         let program = dir.join("balena-migrate");
-        fs::copy(exe::balena_migrate(), &program).expect("copying the program");
+        fs::copy(self.program, &program).expect("copying the program");
         make_executable(&program);
         fs::write(dir.join("config.json"), &self.config_json).expect("writing config.json");
         let conf: String = self

@@ -16,7 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::agent::{Agent, Mute, Said};
-use super::board::Firmware;
+use super::board::{Firmware, Processor};
 use super::console::{Console, PATIENCE, Waited};
 use super::machine::Machine;
 use super::medium::Medium;
@@ -58,7 +58,7 @@ impl Vm {
         let (qmp, qmp_end) = socket_pair();
         let mut command = Command::new("qemu-system-x86_64");
         let board = machine.board;
-        command.args(hardware(machine.memory_mib));
+        command.args(hardware(machine.memory_mib, machine.processor));
         command.args(board.firmware_arguments(&machine.dir().join("variables.fd")));
         if machine.talkative {
             command.args(["-machine", "graphics=off"]);
@@ -471,11 +471,11 @@ impl Drop for Vm {
 }
 
 /// The machine but for its disks, firmware and lines. A prepared state fits only the same hardware.
-pub(super) fn hardware(memory_mib: u32) -> Vec<String> {
-    // qemu64 boots faster under emulation than max, which has more to emulate.
+pub(super) fn hardware(memory_mib: u32, processor: Processor) -> Vec<String> {
     // The wire leads nowhere: it is there for its hardware address.
-    "-machine pc -accel tcg,thread=multi -cpu qemu64 -smp 2 -nodefaults -vga std -display none \
+    "-machine pc -accel tcg,thread=multi -cpu CPU -smp 2 -nodefaults -vga std -display none \
      -netdev user,id=wire,restrict=on -device virtio-net-pci,netdev=wire,romfile= -m"
+        .replace("CPU", processor.name())
         .split(' ')
         .map(str::to_owned)
         .chain([memory_mib.to_string()])
