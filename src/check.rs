@@ -5,6 +5,7 @@ pub mod device;
 pub mod files;
 pub mod flash_to;
 pub mod image;
+pub mod initramfs;
 pub mod memory;
 pub mod place;
 pub mod resume;
@@ -70,6 +71,7 @@ const CHECKS: &[Check] = &[
     boot::secure_boot,
     boot::loader,
     boot::kernel,
+    initramfs::builder,
     boot::room,
 ];
 

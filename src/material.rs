@@ -278,6 +278,7 @@ fn measure_initramfs(
         content,
     });
     let recipe = Recipe {
+        root: "",
         executable: EXECUTABLE.to_owned(),
         modules: modules.to_vec(),
         files: files.collect(),

@@ -401,13 +401,13 @@ fn errors_say_where_what_and_what_to_do() {
         (
             "DO_REBOOT=10\nMK_INITRAM_VERBOSE=TRUE\nIMAGE_NAME=x",
             &[
-                "c:2:1: MK_INITRAM_VERBOSE means nothing to this version; remove it: mkinitramfs is not used; set LOG_DEBUG=TRUE to be told more",
+                "c:2:1: MK_INITRAM_VERBOSE means nothing to this version; remove it, and set LOG_DEBUG=TRUE to be told more",
             ],
         ),
         (
             "MK_INITRAM_RETAIN=TRUE\nIMAGE_NAME=x",
             &[
-                "c:1:1: MK_INITRAM_RETAIN means nothing to this version; remove it: mkinitramfs is not used, and the initramfs stays in /boot until `undo`",
+                "c:1:1: MK_INITRAM_RETAIN means nothing to this version; remove it: the initramfs stays in /boot until `undo`",
             ],
         ),
         (

@@ -306,6 +306,7 @@ fn steps_on(firmware: CoreFirmware, backup: Step, backup_limit: u64) -> Steps {
         Step::BuildInitramfs {
             path: "/boot/balena-migrate.img".into(),
             recipe: Box::new(Recipe {
+                root: "",
                 executable: "/executable".into(),
                 modules: Vec::new(),
                 files: vec![SmallFile {

@@ -167,6 +167,11 @@ fn debian_with_grub_on_a_virtio_disk() {
         .dir("etc/grub.d")
         .file("usr/sbin/update-grub", "")
         .file("usr/bin/grub-mkimage", "")
+        .file("usr/sbin/mkinitramfs", "")
+        .file("etc/initramfs-tools/initramfs.conf", "")
+        .file("boot/initrd.img-6.1.0-18-amd64", "initrd")
+        // Without its modules it can build nothing.
+        .file("usr/bin/dracut", "")
         .grub_modules("boot/grub/i386-pc", &[])
         .grub_modules("usr/lib/grub/i386-pc", &["tar"])
         .file("etc/wpa_supplicant/wpa_supplicant.conf", "")
@@ -205,6 +210,10 @@ fn debian_with_grub_on_a_virtio_disk() {
     let incomplete = "/usr/lib/grub/i386-pc";
     assert_ne!(tools.dir, incomplete, "it has no tar.mod");
     assert_eq!(tools.dir, "/boot/grub/i386-pc");
+    let tools = &host.initramfs_tools;
+    assert_eq!(tools.mkinitramfs.as_deref(), Some("/usr/sbin/mkinitramfs"));
+    assert_eq!(tools.dracut, None);
+    assert_eq!(tools.made_bytes, Some(6));
     assert_eq!(host.network.len(), 1);
     assert!(host.state.journal);
 }

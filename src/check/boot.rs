@@ -1,6 +1,6 @@
 //! Checks of what will start stage 2.
 
-use super::Subject;
+use super::{Subject, initramfs};
 use crate::boot;
 use crate::finding::Finding;
 
@@ -58,7 +58,11 @@ pub fn room(subject: &Subject) -> Vec<Finding> {
         Some(_) => host.kernel.room(),
         None => 0,
     };
-    let need = subject.material.initramfs_bytes + kernel + MARGIN;
+    let tool = match initramfs::tool(subject) {
+        Ok(Some(_)) => host.initramfs_tools.room(),
+        Ok(None) | Err(_) => 0,
+    };
+    let need = subject.material.initramfs_bytes + tool + kernel + MARGIN;
     let Some(mount) = host.mount_of(&files.initramfs) else {
         return Vec::new();
     };

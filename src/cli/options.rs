@@ -45,6 +45,11 @@ pub struct Options {
     #[arg(long, value_name = "PLACE", global = true)]
     pub payload: Option<String>,
 
+    /// What builds the initramfs: auto, builtin, initramfs-tools or dracut
+    /// (INITRAMFS)
+    #[arg(long, value_name = "TOOL", global = true)]
+    pub initramfs: Option<String>,
+
     /// Carry this wifi network of the device; may be repeated (MIGRATE_WIFIS)
     #[arg(long, value_name = "SSID", global = true)]
     pub wifi: Vec<String>,
@@ -206,6 +211,7 @@ impl Options {
             ("NO_FLASH", says(self.pretend, "TRUE")),
             ("FLASH_TO", given(&self.flash_to)),
             ("PAYLOAD", given(&self.payload)),
+            ("INITRAMFS", given(&self.initramfs)),
             ("MIGRATE_WIFIS", lines(&self.wifi)),
             ("NO_WIFIS", says(self.no_wifis, "TRUE")),
             ("COPY_NMGR_FILES", lines(&self.nwmgr_cfg)),

@@ -5,7 +5,7 @@
 
 use super::kind::limit::{BadBlocks, Seconds, Speed};
 use super::kind::network::{HomeFiles, HostName, Port, Ssids, TakenNames};
-use super::kind::word::{GrubDevice, PayloadPlace, TermExit};
+use super::kind::word::{GrubDevice, InitramfsBuilder, PayloadPlace, TermExit};
 use super::kind::{
     DeviceFile, Folder, Folders, FsType, HomeFile, Kilobytes, Kind, Reboot, Refusal,
 };
@@ -106,6 +106,10 @@ settings! {
         "Where the image waits while the disk is overwritten. disk: on another disk, where it is. \
          extents: on this disk, in space behind the new system. memory: in memory, all of it. auto: \
          the first of these that is possible. `plan` says which, and why.";
+    INITRAMFS initramfs: InitramfsBuilder = "auto", Some("--initramfs"),
+        "What builds the initramfs of stage 2. builtin: this program, which needs no tool. \
+         initramfs-tools or dracut: that tool of this machine, which brings up the root in its own way \
+         before stage 2 starts. auto: builtin; no machine that this version migrates needs more.";
     NO_OS_CHECK no_os_check: bool = "FALSE", Some("--no-os-check"),
         "TRUE: no warning about a distribution that this version was not tested on.";
     KEEP_NAME keep_name: bool = "TRUE", Some("--no-keep-name"),
@@ -214,11 +218,11 @@ pub const RETIRED: &[(&str, &str)] = &[
     ),
     (
         "MK_INITRAM_RETAIN",
-        "remove it: mkinitramfs is not used, and the initramfs stays in /boot until `undo`",
+        "remove it: the initramfs stays in /boot until `undo`",
     ),
     (
         "MK_INITRAM_VERBOSE",
-        "remove it: mkinitramfs is not used; set LOG_DEBUG=TRUE to be told more",
+        "remove it, and set LOG_DEBUG=TRUE to be told more",
     ),
 ];
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::journal::DIR;
-use super::{core, keep};
+use super::{by_tool, core, keep};
 use crate::backup::{self, Volume, aside};
 use crate::efi::{self, Variable};
 use crate::handover::{self, Handover, Place, StoredFile, Target};
@@ -35,6 +35,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
         }
         Step::SealHandover { .. } => save(sys, number, handover::PATH, None),
         Step::BuildInitramfs { path, .. } => save(sys, number, path, None),
+        Step::BuildByTool(wanted) => save(sys, number, &wanted.path, None),
         Step::Backup { creates, .. } | Step::Archive { creates, .. } => {
             let aside = aside(creates);
             if sys.exists(&aside) {
@@ -170,6 +171,9 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
         Step::MakeFolder { path } => sys
             .make_dir(path, 0o700)
             .with_context(|| format!("making {path}")),
+        Step::BuildByTool(wanted) => {
+            by_tool::build(sys, wanted, say).with_context(|| format!("building {}", wanted.path))
+        }
         Step::BuildCore(wanted) => core::build(sys, wanted),
         Step::CopyFile { from, to } => sys
             .copy(from, to, 0o600)

@@ -5,6 +5,7 @@
 //! after a crash `balena-migrate undo` does.
 
 pub mod act;
+mod by_tool;
 mod core;
 pub mod journal;
 pub mod keep;

@@ -7,8 +7,8 @@
 use anyhow::Context;
 
 use super::{
-    Host, Os, State, disks, firmware, grub, interfaces, kernel, mappings, mounts, network,
-    processor, swaps,
+    Host, Os, State, disks, firmware, grub, initramfs_tools, interfaces, kernel, mappings, mounts,
+    network, processor, swaps,
 };
 use crate::sys::Sys;
 use crate::{meminfo, os_release};
@@ -28,6 +28,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         .context("reading /proc/meminfo")?;
     let disks = disks::collect(sys)?;
     let mounts = mounts::collect(sys, &disks)?;
+    let kernel = kernel::collect(sys, &mounts)?;
     Ok(Host {
         euid: sys.euid(),
         hostname: hostname(sys).unwrap_or(uname.nodename),
@@ -35,7 +36,8 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         executable_arch: std::env::consts::ARCH.to_owned(),
         long_mode: processor::long_mode(sys),
         os: os_release(sys),
-        kernel: kernel::collect(sys, &mounts)?,
+        initramfs_tools: initramfs_tools::collect(sys, &kernel.release),
+        kernel,
         firmware: firmware::collect(sys, &disks, &mounts),
         memory: meminfo::parse(&text)?,
         disks,

@@ -11,6 +11,7 @@ mod grub;
 mod grub_cfg;
 mod grub_script;
 pub mod grub_tools;
+mod initramfs_tools;
 mod interfaces;
 mod kernel;
 mod mappings;
@@ -66,6 +67,9 @@ pub struct Host {
     pub swaps: Vec<String>,
     /// GRUB, when a configuration of it was found.
     pub grub: Option<Grub>,
+    /// What the distribution builds an initramfs with. Older snapshots have nothing of it.
+    #[serde(default, skip_serializing_if = "InitramfsTools::is_none")]
+    pub initramfs_tools: InitramfsTools,
     /// Network configuration files by their paths.
     pub network: Vec<NetworkFile>,
     /// Network hardware, sorted by name. Older snapshots have none.
@@ -317,6 +321,32 @@ impl Menu {
     /// It starts the old system by itself.
     fn is_usual(&self) -> bool {
         *self == Menu::default()
+    }
+}
+
+/// What the distribution builds an initramfs with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitramfsTools {
+    /// `mkinitramfs` of initramfs-tools, when its configuration is there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mkinitramfs: Option<String>,
+    /// `dracut`, when its modules are there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dracut: Option<String>,
+    /// Size in bytes of the initramfs that the distribution has made for the running kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_bytes: Option<u64>,
+}
+
+impl InitramfsTools {
+    /// Nothing was found.
+    fn is_none(&self) -> bool {
+        *self == InitramfsTools::default()
+    }
+
+    /// Bytes to reckon with for another initramfs by such a tool, also where none was found.
+    pub fn room(&self) -> u64 {
+        self.made_bytes.unwrap_or(64 << 20)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::sys::Sys;
 mod cpio;
 pub mod decompress;
 pub mod modules;
+pub mod tool;
 
 use modules::ModuleFile;
 
@@ -34,6 +35,9 @@ const DEVICES: [(&str, u32, (u32, u32)); 2] = [
 /// What goes into an initramfs besides the hand-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
+    /// The folder that everything goes into: nothing, or a path with a leading `/` where a tool of the
+    /// distribution has the rest.
+    pub root: &'static str,
     /// The file that becomes `/init`; `/proc/self/exe` is this executable.
     pub executable: String,
     /// Modules in the order in which they are loaded.
@@ -115,38 +119,42 @@ fn fill<W: Write>(
     mut archive: cpio::Archive<W>,
 ) -> io::Result<W> {
     let module_paths = module_paths(&recipe.modules);
+    let inside = |path: &str| format!("{}{path}", recipe.root);
     for folder in folders(recipe, &module_paths) {
         archive.folder(&folder, 0o755)?;
     }
     for (path, mode, number) in DEVICES {
-        archive.char_device(path, mode, number)?;
+        archive.char_device(&inside(path), mode, number)?;
     }
 
     let executable = &recipe.executable;
     let size = sys.meta(executable).map_err(named(executable))?.bytes;
     let file = sys.open(executable).map_err(named(executable))?;
-    archive.file("/init", 0o755, size, file)?;
+    archive.file(&inside("/init"), 0o755, size, file)?;
 
-    archive.file(handover::PATH, 0o600, handover.len() as u64, handover)?;
+    let bytes = handover.len() as u64;
+    archive.file(&inside(handover::PATH), 0o600, bytes, handover)?;
     for small in &recipe.files {
         let content = small.content.expose();
-        archive.file(&small.path, 0o600, content.len() as u64, content)?;
+        archive.file(&inside(&small.path), 0o600, content.len() as u64, content)?;
     }
     for (module, path) in recipe.modules.iter().zip(&module_paths) {
         let packed = sys.read(&module.path).map_err(named(&module.path))?;
         let content = decompress::module(&module.path, packed).map_err(named(&module.path))?;
-        archive.file(path, 0o644, content.len() as u64, &content[..])?;
+        archive.file(&inside(path), 0o644, content.len() as u64, &content[..])?;
     }
     archive.finish()
 }
 
 /// All folders, each before those in it.
 fn folders(recipe: &Recipe, module_paths: &[String]) -> BTreeSet<String> {
-    let mut folders: BTreeSet<String> = FOLDERS.map(str::to_owned).into();
+    let inside = |path: &str| format!("{}{path}", recipe.root);
+    let mut folders: BTreeSet<String> = FOLDERS.map(inside).into();
     let files = recipe.files.iter().map(|file| &file.path);
     let paths = files.chain(module_paths).map(String::as_str);
-    for path in paths.chain([handover::PATH]) {
-        let mut path = path;
+    for path in paths.chain([handover::PATH, "/init"]) {
+        let path = inside(path);
+        let mut path = path.as_str();
         while let Some((folder, _)) = path.rsplit_once('/').filter(|(rest, _)| !rest.is_empty()) {
             folders.insert(folder.to_owned());
             path = folder;
@@ -192,6 +200,7 @@ mod tests {
             path: path.into(),
         };
         let recipe = Recipe {
+            root: "",
             executable: "/tool".into(),
             modules: vec![module("b", "/b.ko.gz"), module("a", "/a.ko")],
             files: vec![SmallFile {
@@ -227,14 +236,38 @@ mod tests {
 
     #[test]
     fn folders_come_before_what_is_in_them() {
-        let (_dir, sys, recipe) = machine();
-        build(&sys, &recipe, b"{}", "/initramfs").unwrap();
-        let mut seen = BTreeSet::from([String::new()]);
-        for entry in cpio::tests::entries(&sys.read("/initramfs").unwrap()) {
-            let folder = entry.name.rsplit_once('/').map_or("", |(folder, _)| folder);
-            assert!(seen.contains(folder), "{}", entry.name);
-            assert!(seen.insert(entry.name));
+        let (_dir, sys, mut recipe) = machine();
+        for root in ["", "/balena-migrate/root"] {
+            recipe.root = root;
+            build(&sys, &recipe, b"{}", "/initramfs").unwrap();
+            let mut seen = BTreeSet::from([String::new()]);
+            for entry in cpio::tests::entries(&sys.read("/initramfs").unwrap()) {
+                let folder = entry.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                assert!(seen.contains(folder), "{}", entry.name);
+                assert!(seen.insert(entry.name));
+            }
         }
+    }
+
+    #[test]
+    fn beside_another_initramfs_all_is_in_one_folder() {
+        let (_dir, sys, mut recipe) = machine();
+        build(&sys, &recipe, b"{}", "/plain").unwrap();
+        recipe.root = "/balena-migrate/root";
+        build(&sys, &recipe, b"{}", "/hooked").unwrap();
+        let contents = |path: &str, root: &str| {
+            let entries = cpio::tests::entries(&sys.read(path).unwrap()).into_iter();
+            let inside = |entry: cpio::tests::Entry| {
+                let name = entry.name.strip_prefix(root)?.to_owned();
+                Some((name, entry.mode, entry.device, entry.content))
+            };
+            entries.filter_map(inside).collect::<Vec<_>>()
+        };
+        let hooked = contents("/hooked", "balena-migrate/root/");
+        assert_eq!(hooked, contents("/plain", ""));
+        // And the two folders on the way there.
+        let all = cpio::tests::entries(&sys.read("/hooked").unwrap());
+        assert_eq!(all.len(), hooked.len() + 2);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use self::new_files::NewContent;
 use self::summary::{DiskSummary, Grows, ImageSummary, Summary};
 use crate::backup::{self, Origin};
 use crate::boot::{self, Armament, BootLoader, Entry, Files};
+use crate::check::initramfs;
 use crate::check::memory::Need;
 use crate::check::place::choose;
 use crate::check::{Subject, resume};
@@ -19,11 +20,14 @@ use crate::config::Config;
 use crate::engine::journal::DIR;
 use crate::growth::DataPlace;
 use crate::host::Host;
+use crate::initramfs::tool::{self, Tool};
 use crate::initramfs::{Compression, Recipe};
 use crate::place::Waits;
+use crate::step::by_tool::{self, ByTool};
 use crate::step::core::BuildCore;
 use crate::step::{BackupPlace, Step};
 use crate::sys::identity::EXECUTABLE;
+use crate::sys::own_root;
 
 /// Folder for the report of stage 2 in the root of a file system that the journal is not on.
 const REPORT_DIR: &str = "balena-migrate.report";
@@ -69,7 +73,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         panic!("checked: the boot loader");
     };
     let place = boot.loader.files(host);
-    let armament = (!*config.no_setup).then(|| arm(config, host, boot.loader.as_ref(), &place));
+    let tool = initramfs::tool(subject).expect("checked: the tool");
+    let start = Start::of(tool, host, &place.initramfs);
+    let arguments = start_arguments(config, host, &start);
+    let armament = (!*config.no_setup).then(|| arm(host, boot.loader.as_ref(), &place, arguments));
     let new = new_files::of(subject);
     let choice = choose(subject)
         .expect("checked: the image")
@@ -106,8 +113,8 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             firmware: means.firmware,
             kernel: host.kernel.image.clone().expect("checked: the kernel"),
             tools: means.tools.clone(),
-            arguments: stage2_arguments(config, host),
-            initramfs: place.initramfs.clone(),
+            arguments: resume_arguments(config, host, &start),
+            initramfs: start.ours.clone(),
             run_id: run_id.to_owned(),
         })
     });
@@ -139,6 +146,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             },
             None => "left as it is (NO_SETUP)".to_owned(),
         },
+        initramfs_by: start
+            .by
+            .as_ref()
+            .map(|by| format!("{} by {}", place.initramfs, by.program)),
         log_drive: config.log_drive.value.as_ref().map(|drive| drive.0.clone()),
         new_grub: material.made_grub().map(|grub| grub.summary.clone()),
         pretend: *config.no_flash,
@@ -165,15 +176,23 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         core: core.clone(),
     });
     steps.extend(copy_kernel(host, &place));
+    steps.extend(start.by.as_ref().map(|_| Step::MakeFolder {
+        path: tool::FOLDER.to_owned(),
+    }));
     steps.push(Step::BuildInitramfs {
-        path: place.initramfs,
+        path: start.ours,
         recipe: Box::new(Recipe {
+            root: match start.by {
+                Some(_) => own_root::PATH,
+                None => "",
+            },
             executable: EXECUTABLE.to_owned(),
             modules: material.modules.clone(),
             files,
             compression: Compression::best(host.kernel.initramfs_formats.as_deref()),
         }),
     });
+    steps.extend(start.by.map(|by| Step::BuildByTool(Box::new(by))));
     steps.extend(core.map(Step::BuildCore));
     let armed = armament.is_some();
     let grubenv = armament
@@ -209,23 +228,71 @@ fn copy_kernel(host: &Host, place: &Files) -> Vec<Step> {
     ]
 }
 
-fn arm(config: &Config, host: &Host, loader: &dyn BootLoader, place: &Files) -> Armament {
+/// How stage 2 starts.
+struct Start {
+    /// The initramfs that this program makes.
+    ours: String,
+    /// What makes another one around it.
+    by: Option<ByTool>,
+}
+
+impl Start {
+    /// With the initramfs at `path`, perhaps by a tool of the distribution.
+    fn of(tool: Option<(Tool, &str)>, host: &Host, path: &str) -> Start {
+        let by = tool.map(|(tool, program)| ByTool {
+            tool,
+            program: program.to_owned(),
+            release: host.kernel.release.clone(),
+            path: path.to_owned(),
+        });
+        Start {
+            ours: match by {
+                Some(_) => by_tool::ours(),
+                None => path.to_owned(),
+            },
+            by,
+        }
+    }
+}
+
+fn arm(host: &Host, loader: &dyn BootLoader, place: &Files, arguments: Vec<String>) -> Armament {
     let image = host.kernel.image.as_ref().expect("checked: the kernel");
     let entry = Entry {
         kernel: place.kernel.as_ref().unwrap_or(image).clone(),
         initramfs: place.initramfs.clone(),
-        arguments: stage2_arguments(config, host),
+        arguments,
     };
     loader.arm(host, &entry)
 }
 
-/// The arguments of the kernel that starts stage 2.
-fn stage2_arguments(config: &Config, host: &Host) -> Vec<String> {
-    let debug = (*config.debug).then(|| "debug".to_owned());
-    boot::cmdline::for_stage2(&host.kernel.cmdline)
+/// The arguments of the kernel that starts stage 2, beside the old system.
+fn start_arguments(config: &Config, host: &Host, start: &Start) -> Vec<String> {
+    let Some(by) = &start.by else {
+        return resume_arguments(config, host, start);
+    };
+    let more = by.tool.kernel_arguments().iter();
+    boot::cmdline::for_bring_up(&host.kernel.cmdline)
         .into_iter()
-        .chain(debug)
+        .chain(more.map(|argument| (*argument).to_owned()))
+        .chain(debug(config))
         .collect()
+}
+
+/// The arguments of the kernel that starts stage 2 when there is no old system any more: nothing brings
+/// up its root.
+fn resume_arguments(config: &Config, host: &Host, start: &Start) -> Vec<String> {
+    let init = match start.by {
+        Some(_) => format!("{}/init", own_root::PATH),
+        None => "/init".to_owned(),
+    };
+    boot::cmdline::for_stage2(&host.kernel.cmdline, &init)
+        .into_iter()
+        .chain(debug(config))
+        .collect()
+}
+
+fn debug(config: &Config) -> Option<String> {
+    (*config.debug).then(|| "debug".to_owned())
 }
 
 /// The backup that will be made, or the one that lies there.

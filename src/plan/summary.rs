@@ -40,6 +40,9 @@ pub struct Summary {
     pub new_files: Vec<NewFile>,
     /// The change to the boot configuration, in words.
     pub boot: String,
+    /// The initramfs and the tool of the distribution that builds it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initramfs_by: Option<String>,
     /// The partition that gets the log of stage 2, if any.
     pub log_drive: Option<String>,
     /// GRUB for the new system, in words, where it is installed.

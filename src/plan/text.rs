@@ -161,6 +161,9 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         rows.push(("boot loader", new_grub.clone()));
     }
     rows.push(("boot", summary.boot.clone()));
+    if let Some(by) = &summary.initramfs_by {
+        rows.push(("initramfs", by.clone()));
+    }
     if let Some(drive) = &summary.log_drive {
         rows.push(("log", format!("stage 2 writes its log to {drive}")));
     }

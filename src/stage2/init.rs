@@ -4,6 +4,7 @@
 //! of memory or be killed: before the first write that means the old system, afterwards another
 //! child that goes on.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kernel::Kernel;
@@ -12,7 +13,7 @@ use super::machine::Machine;
 use super::overwrite;
 use super::{explain, resume, run};
 use crate::sys::child::{self, Exit};
-use crate::sys::{Sys, console, mount, power};
+use crate::sys::{Sys, console, mount, own_root, power};
 
 /// What the kernel offers to be mounted, and where.
 const MOUNTS: [(&str, &str); 5] = [
@@ -36,8 +37,17 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// How long slow consoles are waited for before the restart.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// Stage 2 as PID 1.
+/// Stage 2 as PID 1: started by the kernel, or in the place of the first process of an initramfs that
+/// a tool of the old system has built.
 pub fn main() -> ! {
+    let started_as = std::env::args_os().next().map(PathBuf::from);
+    if let Err(error) = own_root::enter(&started_as.unwrap_or_default()) {
+        eprintln!(
+            "balena-migrate: stage 2 can't begin: {}: {error}",
+            own_root::PATH
+        );
+        restart()
+    }
     let failures: Vec<String> = MOUNTS
         .iter()
         .filter_map(|(fs_type, point)| {

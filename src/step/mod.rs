@@ -3,11 +3,13 @@
 //! The planner makes steps, the engine acts on them. A step says nothing about platforms: that
 //! knowledge is in the texts and paths that the pure code puts into it.
 
+pub mod by_tool;
 pub mod core;
 pub mod keep;
 
 use serde::{Deserialize, Serialize};
 
+use self::by_tool::ByTool;
 use self::core::BuildCore;
 use self::keep::Keep;
 use crate::backup::Volume;
@@ -77,6 +79,8 @@ pub enum Step {
         /// What goes into it.
         recipe: Box<Recipe>,
     },
+    /// Have a tool of the distribution build another one around it.
+    BuildByTool(Box<ByTool>),
     /// Make what brings stage 2 back after a power cut, in its places on the disk.
     BuildCore(Box<BuildCore>),
     /// Make or replace a file with what is in another.
@@ -154,6 +158,9 @@ impl Step {
             ),
             Step::SealHandover { .. } => format!("write {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("build the initramfs {path}"),
+            Step::BuildByTool(wanted) => {
+                format!("build the initramfs {} by {}", wanted.path, wanted.program)
+            }
             Step::BuildCore(core) => format!(
                 "make what resumes the flash after a power cut, in {}",
                 core.keep.folder
@@ -180,6 +187,7 @@ impl Step {
             Step::Keep(keep) => format!("remove {}", keep.folder),
             Step::SealHandover { .. } => format!("remove {}", crate::handover::PATH),
             Step::BuildInitramfs { path, .. } => format!("remove {path}"),
+            Step::BuildByTool(wanted) => format!("remove {}", wanted.path),
             Step::BuildCore(core) => format!("remove {}", core.keep.folder),
             Step::CopyFile { to, .. } => format!("remove {to}"),
             Step::WriteVariable {

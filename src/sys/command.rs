@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::Sys;
 
@@ -22,10 +24,36 @@ pub struct Ended {
 
 impl Ended {
     fn of(output: &Output) -> Ended {
+        Ended::with(output.status, &output.stderr)
+    }
+
+    fn with(status: ExitStatus, stderr: &[u8]) -> Ended {
         Ended {
-            success: output.status.success(),
-            how: output.status.to_string(),
-            complaint: last_lines(&String::from_utf8_lossy(&output.stderr), 10),
+            success: status.success(),
+            how: status.to_string(),
+            complaint: last_lines(&String::from_utf8_lossy(stderr), 10),
+        }
+    }
+}
+
+/// A program that takes long, and starts others.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The program, found on PATH when it has no `/`, and its arguments.
+    pub argv: Vec<String>,
+    /// A variable of its environment.
+    pub variable: Option<(&'static str, String)>,
+    /// It is ended after so long.
+    pub limit: Duration,
+}
+
+impl Job {
+    /// One with the environment of this process.
+    pub fn of(argv: &[String], limit: Duration) -> Job {
+        Job {
+            argv: argv.to_vec(),
+            variable: None,
+            limit,
         }
     }
 }
@@ -79,6 +107,47 @@ impl Sys {
         file.rewind()?;
         file.read_to_end(&mut bytes)?;
         Ok((Ended::of(&output), bytes))
+    }
+
+    /// Runs a program to its end, in silence. When the gate shuts or its time is over it is ended, with
+    /// all that it has started. `watch` gets the time since its start, again and again.
+    pub fn run_job(&self, job: &Job, watch: &mut dyn FnMut(Duration)) -> io::Result<Ended> {
+        /// How often it is looked at.
+        const LOOK: Duration = Duration::from_millis(50);
+        let what = format!("running {}", job.argv.join(" "));
+        self.pass(&what)?;
+        let mut complaint = self.scratch()?;
+        let mut command = self.command(&job.argv, None)?;
+        command
+            .stdout(Stdio::null())
+            .stderr(complaint.try_clone()?)
+            .process_group(0)
+            .envs(job.variable.clone());
+        let mut child = command.spawn()?;
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            let stop = match start.elapsed() > job.limit {
+                true => Err(io::Error::other(format!(
+                    "it did not end within {} s",
+                    job.limit.as_secs()
+                ))),
+                false => self.pass(&what),
+            };
+            if let Err(error) = stop {
+                let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                child.wait()?;
+                return Err(error);
+            }
+            watch(start.elapsed());
+            std::thread::sleep(LOOK);
+        };
+        let mut text = Vec::new();
+        complaint.rewind()?;
+        complaint.read_to_end(&mut text)?;
+        Ok(Ended::with(status, &text))
     }
 
     /// Starts a program that outlives this process and its terminal.

@@ -16,6 +16,7 @@ pub mod mapper;
 pub mod module;
 pub mod mount;
 pub mod net;
+pub mod own_root;
 pub mod partition;
 pub mod power;
 pub mod settle;

@@ -77,7 +77,7 @@ pub const PARSERS: &[Parser] = &[
     }),
     ("kernel_args", |bytes| {
         if let Ok(text) = std::str::from_utf8(bytes) {
-            let _ = cmdline::for_stage2(text);
+            let _ = cmdline::for_stage2(text, "/init");
             let _ = kernel_args::module_options(text, "nvme_core");
         }
     }),

@@ -23,7 +23,9 @@ use balena_migrate::ext_space::ExtSpace;
 use balena_migrate::finding::{Finding, stops};
 use balena_migrate::handover::{Format, Handover, ImagePartition, Place, TableIdentity};
 use balena_migrate::host::uefi::{Access, GrubStub, Loader, Uefi};
-use balena_migrate::host::{Below, CustomCfg, FileSystem, Host, Mapping, MappingTarget, Mount};
+use balena_migrate::host::{
+    Below, CustomCfg, FileSystem, Host, InitramfsTools, Mapping, MappingTarget, Mount,
+};
 use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
 use balena_migrate::network::Keyfile;
@@ -274,6 +276,66 @@ fn the_plan_by_boot_next() {
     let plan = case.plan();
     assert_eq!(plan.variable.as_deref(), Some(efi::boot_next().as_str()));
     is_golden("debian-12-uefi-boot-next", &everything(&plan));
+}
+
+/// The distribution's own tool builds the initramfs, and brings up the root by the arguments of the
+/// running kernel. After a power cut nothing does: stage 2 starts without the tool.
+#[test]
+fn the_plan_by_a_tool_of_the_distribution() {
+    for tool in ["initramfs-tools", "dracut"] {
+        let mut case = case("debian-12-bios");
+        case.config = config(&format!("{CONFIG}INITRAMFS={tool}\n"));
+        case.host.initramfs_tools = InitramfsTools {
+            mkinitramfs: Some("/usr/sbin/mkinitramfs".into()),
+            dracut: Some("/usr/bin/dracut".into()),
+            made_bytes: Some(30 << 20),
+        };
+        let plan = case.plan();
+        let cores = plan.work.steps.iter().filter_map(|step| match step {
+            Step::BuildCore(core) => Some(core),
+            _ => None,
+        });
+        for core in cores {
+            assert_eq!(
+                core.initramfs,
+                "/var/lib/balena-migrate.initramfs/stage2.img"
+            );
+            let init = "rdinit=/balena-migrate/root/init".to_owned();
+            assert!(core.arguments.contains(&init), "{:?}", core.arguments);
+        }
+        is_golden(&format!("debian-12-bios-{tool}"), &everything(&plan));
+    }
+}
+
+#[test]
+fn a_tool_that_is_not_there_is_said() {
+    for (setting, code) in [
+        ("initramfs-tools", Some("initramfs-tool")),
+        ("dracut", Some("initramfs-tool")),
+        ("builtin", None),
+        ("auto", None),
+    ] {
+        let mut case = case("debian-12-bios");
+        case.config = config(&format!("{CONFIG}INITRAMFS={setting}\n"));
+        let findings = case.findings();
+        let errors: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(errors.first().copied(), code, "{findings:#?}");
+    }
+}
+
+#[test]
+fn what_the_tool_makes_needs_room_in_boot() {
+    let mut case = case("debian-12-bios");
+    case.config = config(&format!("{CONFIG}INITRAMFS=dracut\n"));
+    case.host.initramfs_tools.dracut = Some("/usr/bin/dracut".into());
+    for (made, room) in [(Some(20), true), (Some(40), false), (None, false)] {
+        case.host.initramfs_tools.made_bytes = made.map(|mib: u64| mib << 20);
+        // 6 MiB are ours.
+        case.mounted("/").free = 40 << 20;
+        let findings = case.findings();
+        let lacks = findings.iter().any(|finding| finding.code == "boot-room");
+        assert_eq!(lacks, !room, "{findings:#?}");
+    }
 }
 
 /// What is wrong with a UEFI machine whose GRUB can't be armed, and the codes that it must cause.
@@ -695,6 +757,7 @@ fn no_setup_leaves_the_boot_configuration_alone() {
         | Step::Backup { .. }
         | Step::Archive { .. }
         | Step::Keep(_)
+        | Step::BuildByTool(_)
         | Step::BuildCore(_)
         | Step::SealHandover { .. }
         | Step::BuildInitramfs { .. }

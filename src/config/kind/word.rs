@@ -86,6 +86,36 @@ impl Kind for PayloadPlace {
     }
 }
 
+/// What builds the initramfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitramfsBuilder {
+    /// What the machine needs.
+    Auto,
+    /// This program.
+    Builtin,
+    /// The host's initramfs-tools.
+    InitramfsTools,
+    /// The host's dracut.
+    Dracut,
+}
+
+impl Kind for InitramfsBuilder {
+    const SYNTAX: &'static str = "auto, builtin, initramfs-tools or dracut";
+
+    fn read(text: &str, _: &str) -> Result<Self, Refusal> {
+        match text {
+            "auto" => Ok(InitramfsBuilder::Auto),
+            "builtin" => Ok(InitramfsBuilder::Builtin),
+            "initramfs-tools" => Ok(InitramfsBuilder::InitramfsTools),
+            "dracut" => Ok(InitramfsBuilder::Dracut),
+            _ => refuse(
+                format!("is `{text}`, which builds no initramfs here"),
+                format!("write {}", Self::SYNTAX),
+            ),
+        }
+    }
+}
+
 /// A disk as GRUB names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrubDevice(pub String);
