@@ -8,6 +8,7 @@ mod bench;
 mod campaign;
 mod carried;
 mod faults;
+mod hooks;
 mod i686;
 mod new_grub;
 mod other_disk;

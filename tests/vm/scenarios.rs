@@ -21,7 +21,11 @@ pub struct Scene {
 
 impl Scene {
     pub fn set(name: &str, cfg: &Migratecfg) -> Scene {
-        let mut vm = Machine::running_guest(name).start();
+        Scene::on(Machine::running_guest(name).start(), cfg)
+    }
+
+    /// On another machine that is up.
+    pub fn on(mut vm: Vm, cfg: &Migratecfg) -> Scene {
         cfg.send_to(&mut vm);
         let before = vm.must(OLD_TREE);
         // A cut in the power is to lose what the program wrote and not what the bench did.
@@ -45,7 +49,7 @@ impl Scene {
 
     /// Goes through the reboot into stage 2, the return, and the boot of the old system.
     #[track_caller]
-    fn come_back(&mut self) {
+    pub fn come_back(&mut self) {
         self.vm.wait_reboot();
         self.vm.wait_reboot();
         self.vm.wait_agent();
@@ -64,7 +68,7 @@ impl Scene {
 
     /// The old system runs, `undo` leaves nothing behind, and the next boot is an ordinary one.
     #[track_caller]
-    fn undo_leaves_the_old_system(&mut self) {
+    pub fn undo_leaves_the_old_system(&mut self) {
         self.run("./balena-migrate undo", 0);
         let after = self.vm.must(OLD_TREE);
         assert_same_tree(&self.before, &after);

@@ -37,6 +37,8 @@ pub enum Tree {
     Debian11,
     /// Debian 13 with the cloud kernel.
     Debian13,
+    /// Debian 12 with the cloud kernel and dracut beside initramfs-tools.
+    Dracut,
 }
 
 impl Tree {
@@ -47,6 +49,7 @@ impl Tree {
             Tree::I686 => "i686",
             Tree::Debian11 => "debian11",
             Tree::Debian13 => "debian13",
+            Tree::Dracut => "dracut",
         }
     }
 
@@ -64,6 +67,14 @@ impl Tree {
             Tree::I686 => ["bookworm", "i386", "linux-image-686", "", ""],
             Tree::Debian11 => ["bullseye", "amd64", "linux-image-cloud-amd64", "", ""],
             Tree::Debian13 => ["trixie", "amd64", "linux-image-cloud-amd64", "", ""],
+            // The package dracut would take the place of initramfs-tools; the program is in this one.
+            Tree::Dracut => [
+                "bookworm",
+                "amd64",
+                "linux-image-cloud-amd64",
+                "dracut-core",
+                "",
+            ],
         }
     }
 
