@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 
 /// The folder with that root in it.
@@ -44,7 +45,10 @@ pub fn enter(started_as: &Path) -> io::Result<()> {
             eprintln!("balena-migrate: unmounting {}: {error}", point.display());
         }
     }
-    if let Err(error) = clear(Path::new("/"), &PATH[1..]) {
+    let root = Path::new("/");
+    if is_in_memory(root)?
+        && let Err(error) = clear(root, &PATH[1..])
+    {
         eprintln!("balena-migrate: clearing the initramfs: {error}");
     }
     chroot(PATH)?;
@@ -71,6 +75,14 @@ fn unmount(point: &Path) -> io::Result<()> {
             unmounted => return Ok(unmounted?),
         }
     }
+}
+
+/// Whether a folder is of an initramfs, and never of a file system that lasts.
+fn is_in_memory(folder: &Path) -> io::Result<bool> {
+    // RAMFS_MAGIC of linux/magic.h.
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    let kind = statfs(folder)?.filesystem_type();
+    Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind))
 }
 
 /// Removes all that is in `folder` on its own file system, but `kept`, a path in it.
@@ -137,6 +149,13 @@ mod tests {
         assert_eq!(names(""), ["kept"]);
         assert_eq!(names("kept"), ["root"]);
         assert_eq!(names("kept/root"), ["etc", "init"]);
+    }
+
+    #[test]
+    fn what_lasts_is_told_from_what_is_in_memory() {
+        assert!(is_in_memory(Path::new("/dev/shm")).unwrap());
+        assert!(!is_in_memory(Path::new("/proc")).unwrap());
+        assert!(!is_in_memory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use crate::harness::board::Board;
 use crate::harness::guest::{Guest, Root, Tree};
-use crate::harness::migratecfg::PLACE;
 use crate::harness::outcome::{NewSystem, Outcome};
 use crate::harness::{Machine, Migratecfg, OsImage, Vm};
 use crate::scenarios::{RUN, Scene};
@@ -105,11 +104,7 @@ fn a_payload_damaged_before_dracut_starts_stage_2_comes_back() {
     let image = OsImage::get();
     let mut scene = Scene::on(dracut_guest("hooks-dracut-damaged"), &folder("dracut"));
     scene.run(RUN, 0);
-    let middle = image.gz_bytes() / 2;
-    scene.vm.must(&format!(
-        "kept=$(ls /balena-migrate.keep/*/payload.* {PLACE}/balena.img.gz | head -n 1) && \
-         printf x | dd of=$kept bs=1 seek={middle} conv=notrunc && sync"
-    ));
+    scene.damage_payload(&image);
     scene.vm.begin_on_console("systemctl reboot");
     scene.come_back();
     let status = scene.run("./balena-migrate status", 0);

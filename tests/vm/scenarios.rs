@@ -47,6 +47,17 @@ impl Scene {
         said.text
     }
 
+    /// Changes the image where it waits: one byte, in the middle, with the file's size and place as they
+    /// were.
+    #[track_caller]
+    pub fn damage_payload(&mut self, image: &OsImage) {
+        let middle = image.gz_bytes() / 2;
+        self.vm.must(&format!(
+            "kept=$(ls /balena-migrate.keep/*/payload.* {PLACE}/balena.img.gz | head -n 1) && \
+             printf x | dd of=$kept bs=1 seek={middle} conv=notrunc && sync"
+        ));
+    }
+
     /// Goes through the reboot into stage 2, the return, and the boot of the old system.
     #[track_caller]
     pub fn come_back(&mut self) {
@@ -211,12 +222,7 @@ fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
     let cfg = Migratecfg::new(&image);
     let mut scene = Scene::set("damaged-payload", &cfg);
     scene.run(RUN, 0);
-    // One byte, in the middle, with the file's size and place as they were.
-    let middle = image.gz_bytes() / 2;
-    scene.vm.must(&format!(
-        "kept=$(ls /balena-migrate.keep/*/payload.* {PLACE}/balena.img.gz | head -n 1) && \
-         printf x | dd of=$kept bs=1 seek={middle} conv=notrunc && sync"
-    ));
+    scene.damage_payload(&image);
     scene.vm.begin_on_console("systemctl reboot");
     scene.come_back();
     let status = scene.run("./balena-migrate status", 0);
