@@ -56,7 +56,6 @@ fn undo_leaves_nothing(scene: &mut Scene) {
 }
 
 #[test]
-#[ignore = "long: an initramfs of the tool's is built in the machine"]
 fn initramfs_tools_start_stage_2() {
     let cfg = folder("initramfs-tools");
     let mut scene = Scene::set("hooks-initramfs-tools", &cfg);
