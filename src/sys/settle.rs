@@ -6,10 +6,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::sys::statfs::{XFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::syncfs;
 
 use super::Sys;
+
+/// Of linux/magic.h; musl has no name for it.
+const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 
 mod ioctls {
     use nix::libc::c_int;
