@@ -281,6 +281,29 @@ pub fn write(sys: &Sys, home: &str) -> io::Result<usize> {
     Ok(count)
 }
 
+/// Puts files of `folder`, each with its SHA-256, into its [`SHA256_LIST`]; what the list has on other
+/// files stays. `remark` becomes a comment, in the place of one that starts with the same word.
+pub fn note(sys: &Sys, folder: &str, files: &[(String, String)], remark: &str) -> io::Result<()> {
+    let path = format!("{}/{SHA256_LIST}", folder.trim_end_matches('/'));
+    let old = match sys.read_text(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        old => old?,
+    };
+    let word = remark.split_whitespace().next().unwrap_or_default();
+    let is_replaced = |line: &str| match line.strip_prefix("# ") {
+        Some(comment) => comment.split_whitespace().next() == Some(word),
+        None => parse(Kind::Sha256, line).is_some_and(|(_, name)| {
+            let name = name.strip_prefix("./").unwrap_or(&name);
+            files.iter().any(|(known, _)| known == name)
+        }),
+    };
+    let kept = old.lines().filter(|line| !is_replaced(line));
+    let mut text: String = kept.map(|line| format!("{line}\n")).collect();
+    text.push_str(&format!("# {remark}\n"));
+    text.extend(files.iter().map(|(name, sum)| line(sum, name)));
+    sys.write_whole(&path, text.as_bytes(), 0o644, None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,10 +15,21 @@ pub struct Device {
     pub aliases: &'static [&'static str],
     /// `uname -m` of the best kernels that the processors run which it is made for.
     pub machines: &'static [&'static str],
-    /// How the board's name in the device tree starts; `None` where there is no device tree.
-    pub model: Option<&'static str>,
+    /// The machines among these.
+    pub kind: Kind,
     /// Its image boots by EFI only.
     pub efi_only: bool,
+}
+
+/// The kind of machines that a device type is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All that are no boards.
+    Pc,
+    /// The Raspberry Pis that name it ([`crate::raspberry_pi::board::MODELS`]).
+    RaspberryPi,
+    /// The board that the device tree calls so, first of all its names.
+    Board(&'static str),
 }
 
 /// Every device type that can be migrated to.
@@ -27,21 +38,21 @@ pub const DEVICES: &[Device] = &[
         slug: "intel-nuc",
         aliases: &["nuc"],
         machines: &["x86_64"],
-        model: None,
+        kind: Kind::Pc,
         efi_only: false,
     },
     Device {
         slug: "genericx86-64-ext",
         aliases: &[],
         machines: &["x86_64"],
-        model: None,
+        kind: Kind::Pc,
         efi_only: false,
     },
     Device {
         slug: "generic-amd64",
         aliases: &[],
         machines: &["x86_64"],
-        model: None,
+        kind: Kind::Pc,
         efi_only: true,
     },
     // For processors that none of the others fits.
@@ -49,10 +60,49 @@ pub const DEVICES: &[Device] = &[
         slug: "qemux86",
         aliases: &[],
         machines: &["i686"],
-        model: None,
+        kind: Kind::Pc,
         efi_only: false,
     },
+    pi(
+        "raspberry-pi",
+        &["raspberrypi"],
+        &["armv6l", "armv7l", "aarch64"],
+    ),
+    pi("raspberry-pi2", &[], &["armv7l", "aarch64"]),
+    pi("raspberrypi3", &[], &["armv7l", "aarch64"]),
+    pi("raspberrypi3-64", &[], &["aarch64"]),
+    pi("raspberrypi0-2w-64", &[], &["aarch64"]),
+    pi("raspberrypi4-64", &[], &["aarch64"]),
+    pi("raspberrypi400-64", &[], &["aarch64"]),
+    pi("raspberrypicm4-ioboard", &[], &["aarch64"]),
+    pi("raspberrypi5", &[], &["aarch64"]),
+    beaglebone("beaglebone-black", "ti,am335x-bone-black"),
+    beaglebone("beaglebone-green", "ti,am335x-bone-green"),
 ];
+
+const fn beaglebone(slug: &'static str, board: &'static str) -> Device {
+    Device {
+        slug,
+        aliases: &[],
+        machines: &["armv7l"],
+        kind: Kind::Board(board),
+        efi_only: false,
+    }
+}
+
+const fn pi(
+    slug: &'static str,
+    aliases: &'static [&'static str],
+    machines: &'static [&'static str],
+) -> Device {
+    Device {
+        slug,
+        aliases,
+        machines,
+        kind: Kind::RaspberryPi,
+        efi_only: false,
+    }
+}
 
 /// A distribution and the versions of it that were tested.
 struct Tested {
@@ -82,12 +132,15 @@ impl Device {
 
     /// Whether the device type fits a machine, whatever starts that.
     fn fits(&self, host: &Host) -> bool {
-        let model = host.firmware.device_tree_model.as_deref();
-        let is_board = match self.model {
-            Some(start) => model.is_some_and(|model| model.starts_with(start)),
-            None => true,
-        };
-        is_board && self.machines.contains(&host.processor())
+        let firmware = &host.firmware;
+        match (self.kind, &firmware.raspberry_pi, &firmware.u_boot) {
+            (Kind::RaspberryPi, Some(board), _) => board
+                .model()
+                .is_some_and(|model| model.slugs.contains(&self.slug)),
+            (Kind::Board(name), None, Some(board)) => board.board == name,
+            (Kind::Pc, None, None) => self.machines.contains(&host.processor()),
+            _ => false,
+        }
     }
 
     /// Whether the firmware of a machine, as it boots now, can start its image.
@@ -178,6 +231,7 @@ fn version(text: &str) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raspberry_pi::board::MODELS;
 
     fn os(id: &str, version_id: &str) -> Os {
         Os {
@@ -194,7 +248,7 @@ mod tests {
         assert!(!same_slug("raspberrypi3", "raspberrypi4-64"));
         assert!(!same_slug("intel-nuc", "generic-amd64"));
         assert!(Device::find("generic-amd64").is_some_and(|device| device.efi_only));
-        assert_eq!(Device::find("raspberrypi3"), None);
+        assert_eq!(Device::find("raspberrypi3+"), None);
     }
 
     #[test]
@@ -207,6 +261,16 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_type_of_a_raspberry_pi_is_known() {
+        for slug in MODELS.iter().flat_map(|model| model.slugs) {
+            assert!(
+                Device::find(slug).is_some_and(|device| device.kind == Kind::RaspberryPi),
+                "{slug}"
+            );
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub enum Firmware {
     Bios,
     /// A program in an EFI system partition.
     Efi,
+    /// The firmware of a board, which reads files of a partition by their names.
+    Board,
 }
 
 /// What UEFI firmware keeps of the old system.
@@ -245,8 +247,8 @@ pub struct Resume {
     /// Where the record is: [`crate::resume::RECORD_BYTES`], outside of what the flash touches.
     pub record: Extent,
     /// What the first sector of the disk is to begin with, as hex digits: on a BIOS [`BOOT_CODE_BYTES`],
-    /// and the old system's signature and partition table stay; for UEFI firmware all of an MBR. With
-    /// it there, the firmware starts stage 2 at every boot.
+    /// and the old system's signature and partition table stay; for UEFI firmware, and that of boards, all
+    /// of an MBR. With it there, the firmware starts stage 2 at every boot.
     pub first_sector: String,
     /// Where secrets lie outside of what the flash touches (the initramfs that is loaded then);
     /// wiped once the new system is complete.
@@ -396,6 +398,10 @@ pub struct OldFile {
 pub struct Install {
     /// Path of its content in the initramfs.
     pub content: String,
+    /// Where the content comes from when it is not packed there: everybody may read an initramfs on FAT. Stage 2
+    /// copies it before the first write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<FilePath>,
     /// The partition that gets it.
     pub partition: Target,
     /// Path from the root of that partition, with a leading `/`. Missing folders are made.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::backup::{self, Prepared};
 use crate::bad_blocks;
+use crate::boot::core_fat::FirmwareFile;
 use crate::boot::esp;
 use crate::checksums;
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::network::given::{self, Copied};
 use crate::network::{self, Keyfile};
 use crate::new_grub::{self, NewGrub};
 use crate::payload::scan::{self, Scan};
+use crate::raspberry_pi::firmware_files;
 use crate::secret::Secret;
 use crate::sys::Sys;
 use crate::sys::identity::EXECUTABLE;
@@ -72,6 +74,8 @@ pub struct Material {
     pub bad_blocks: Option<Result<bad_blocks::Scan, String>>,
     /// GRUB for the new system, where it is asked for, or what stops that.
     pub new_grub: Option<Result<NewGrub, Finding>>,
+    /// What of the boot partition of a board goes into another one, or why there can be none.
+    pub firmware: Result<Vec<FirmwareFile>, String>,
     /// Why nothing can be kept behind the new system, when that was tried and taken back.
     pub no_room: Option<String>,
 }
@@ -159,6 +163,7 @@ pub fn gather(
         },
         bad_blocks: None,
         new_grub,
+        firmware: read_firmware(sys, host),
         no_room: None,
     })
 }
@@ -187,6 +192,25 @@ fn read_image(
     };
     let scratch = sys.scratch().context("making a temporary file")?;
     Ok(scan::scan(file, scratch, want_md5, progress).map_err(|error| error.to_string()))
+}
+
+/// The files that the firmware of a board needs to start this kernel from another partition.
+fn read_firmware(sys: &Sys, host: &Host) -> Result<Vec<FirmwareFile>, String> {
+    let board = host.firmware.raspberry_pi.as_ref();
+    let board = board.ok_or_else(|| "this is no Raspberry Pi".to_owned())?;
+    let starts = board.boots()?;
+    let boot = board.boot.as_ref().expect("what starts was found there");
+    let point = &boot.point;
+    let unreadable = |error: io::Error| format!("{point} can't be read: {error}");
+    let mut files = Vec::new();
+    for path in sys.files_below(point).map_err(unreadable)? {
+        if firmware_files::is_read(&path, &starts, &boot.texts) {
+            let meta = sys.meta(&format!("{point}/{path}")).map_err(unreadable)?;
+            let bytes = meta.bytes;
+            files.push(FirmwareFile { path, bytes });
+        }
+    }
+    Ok(files)
 }
 
 fn read_config_json(sys: &Sys, config: &Config) -> (Option<BalenaConfig>, Vec<Finding>) {
@@ -250,6 +274,9 @@ fn choose_modules(
         required.extend(disk.modules.iter().map(String::as_str));
     }
     required.extend(mounts.iter().filter_map(|mount| host.stage2_driver(mount)));
+    if host.firmware.raspberry_pi.is_some() {
+        required.push(modules::RASPBERRY_PI_RESTART);
+    }
     let mut optional = modules::OPTIONAL.to_vec();
     if host.firmware.efi {
         optional.push(modules::EFI_VARIABLES);

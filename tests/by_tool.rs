@@ -90,9 +90,8 @@ fn apply(sys: &Sys, changing: &Sys, tool: Tool) -> Result<(), ApplyError> {
         run_id: "run".into(),
         home: "/".into(),
         boot_id: "boot".into(),
-        grubenv: None,
+        one_shot: None,
         report: "/var/lib/balena-migrate".into(),
-        variable: None,
     };
     engine::apply(sys, changing, &steps(tool), begin, &mut |_, _| ())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use balena_migrate::backup::definition;
+use balena_migrate::boot::core_fat::{BoardFiles, FirmwareFile};
 use balena_migrate::efi::load_option::{ACTIVE, LoadOption, Node};
 use balena_migrate::efi::{self, Variable};
 use balena_migrate::engine::journal::{Begin, Journal};
@@ -26,7 +27,7 @@ use balena_migrate::payload::scan::{BootFiles, Scan};
 use balena_migrate::plan::Steps;
 use balena_migrate::resume::{Record, State};
 use balena_migrate::secret::Secret;
-use balena_migrate::step::core::{self, BuildCore, CoreFirmware};
+use balena_migrate::step::core::{self, Aside, BuildCore, CoreFirmware};
 use balena_migrate::step::keep::{Content, Growth, Keep, Wanted};
 use balena_migrate::step::{BackupPlace, Expect, Step, Writers};
 use balena_migrate::sys::files::Gate;
@@ -212,7 +213,7 @@ fn sys_of(dir: &tempfile::TempDir) -> Sys {
     Sys::new(dir.path()).on_media(Arc::new(small_disk()))
 }
 
-fn keep(firmware: CoreFirmware) -> Keep {
+fn keep(firmware: &CoreFirmware) -> Keep {
     let wanted = |name: &str, content| Wanted {
         name: name.into(),
         content,
@@ -241,17 +242,24 @@ fn keep(firmware: CoreFirmware) -> Keep {
     }
 }
 
-fn core(firmware: CoreFirmware) -> BuildCore {
+fn tools() -> CoreTools {
+    CoreTools {
+        mkimage: "/usr/bin/grub-mkimage".into(),
+        dir: "/usr/lib/grub/i386-pc".into(),
+    }
+}
+
+fn core(firmware: &CoreFirmware) -> BuildCore {
     BuildCore {
-        firmware,
+        firmware: firmware.clone(),
         kernel: "/boot/vmlinuz".into(),
         keep: keep(firmware),
-        tools: CoreTools {
-            mkimage: "/usr/bin/grub-mkimage".into(),
-            dir: "/usr/lib/grub/i386-pc".into(),
-        },
         arguments: vec!["console=tty0".into()],
         initramfs: "/boot/balena-migrate.img".into(),
+        aside: vec![Aside {
+            content: "/balena-migrate/install/1".into(),
+            path: "/home/settings/mine".into(),
+        }],
         run_id: "run".into(),
     }
 }
@@ -281,10 +289,10 @@ fn data(space: Option<ExtSpace>) -> DataPlace {
 /// One step of every kind that needs no tool of a distribution. The backup is made by the script or
 /// by us.
 fn steps(backup: Step, backup_limit: u64) -> Steps {
-    steps_on(CoreFirmware::Bios, backup, backup_limit)
+    steps_on(&CoreFirmware::Bios(tools()), backup, backup_limit)
 }
 
-fn steps_on(firmware: CoreFirmware, backup: Step, backup_limit: u64) -> Steps {
+fn steps_on(firmware: &CoreFirmware, backup: Step, backup_limit: u64) -> Steps {
     let fs = handover().report.fs;
     let steps = vec![
         backup,
@@ -374,9 +382,8 @@ fn begin() -> Begin {
         run_id: "run".into(),
         home: "/home".into(),
         boot_id: "boot".into(),
-        grubenv: None,
+        one_shot: None,
         report: "/var/lib/balena-migrate".into(),
-        variable: None,
     }
 }
 
@@ -431,13 +438,9 @@ fn what_resumes_the_flash_is_on_the_disk_and_the_hand_over_knows_where() {
     assert!(config.contains(&run), "{run}\n{config}");
 }
 
-#[test]
-fn on_uefi_firmware_a_partition_of_its_own_resumes_the_flash() {
-    let dir = machine();
-    let before = tree_of(dir.path());
-    let sys = sys_of(&dir);
-    let steps = steps_on(CoreFirmware::Uefi { bits: 64 }, script(), 1000);
-    apply(&sys, &sys, &steps).unwrap();
+/// Reads files of the one partition that the first sector of the hand-over names, which is of that `kind` and all
+/// of it secret.
+fn kept_partition(sys: &Sys, kind: u8) -> impl Fn(&str) -> Vec<u8> {
     let sealed = sys.read("/etc/balena-migrate-stage2.conf").unwrap();
     let resume = Handover::parse(&sealed).unwrap().resume.unwrap();
     let first = resume.first_sector().unwrap();
@@ -445,7 +448,7 @@ fn on_uefi_firmware_a_partition_of_its_own_resumes_the_flash() {
         panic!("{resume:?}");
     };
     let le = |at: usize| u64::from(u32::from_le_bytes(first[at..at + 4].try_into().unwrap()));
-    assert_eq!((first.len(), first[450]), (512, 0xef));
+    assert_eq!((first.len(), first[450]), (512, kind));
     assert_eq!((le(454), le(458)), (place.start / 512, place.bytes / 512));
     let mut partition = Vec::new();
     let range = place.start..place.end();
@@ -454,13 +457,56 @@ fn on_uefi_firmware_a_partition_of_its_own_resumes_the_flash() {
         Ok(())
     })
     .unwrap();
-    let fs = FileSystem::new(Cursor::new(&mut partition), FsOptions::new()).unwrap();
-    let read = |path: &str| {
+    let fs = FileSystem::new(Cursor::new(partition), FsOptions::new()).unwrap();
+    move |path| {
         let mut content = Vec::new();
         let mut file = fs.root_dir().open_file(path).unwrap();
         file.read_to_end(&mut content).unwrap();
         content
+    }
+}
+
+/// The files for the new system are in no initramfs that everybody may read; in this one they have to be.
+#[test]
+fn on_a_board_a_boot_partition_of_its_own_resumes_the_flash() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = sys_of(&dir);
+    let firmware = CoreFirmware::Board(BoardFiles {
+        point: "/boot".into(),
+        firmware: vec![FirmwareFile {
+            path: "vmlinuz".into(),
+            bytes: 8,
+        }],
+        config: "kernel=vmlinuz\n".into(),
+    });
+    apply(&sys, &sys, &steps_on(&firmware, script(), 1000)).unwrap();
+    let read = kept_partition(&sys, 0x0c);
+    assert_eq!(read("vmlinuz"), b"a kernel");
+    assert_eq!(read("config.txt"), b"kernel=vmlinuz\n");
+    assert_eq!(read("balena-migrate.txt"), b"console=tty0\n");
+    let initramfs = read("balena-migrate.img");
+    let packed = sys.read("/boot/balena-migrate.img").unwrap();
+    let (missing, rest) = initramfs.split_at(initramfs.len() - packed.len());
+    assert!(rest == packed);
+    let text = String::from_utf8_lossy(missing);
+    let content = text.find("balena-migrate/install/1\0").unwrap();
+    assert!(text[content..].contains("settings"), "{text}");
+    undo(&sys).unwrap();
+    assert_eq!(tree_of(dir.path()), before);
+}
+
+#[test]
+fn on_uefi_firmware_a_partition_of_its_own_resumes_the_flash() {
+    let dir = machine();
+    let before = tree_of(dir.path());
+    let sys = sys_of(&dir);
+    let firmware = CoreFirmware::Uefi {
+        bits: 64,
+        tools: tools(),
     };
+    apply(&sys, &sys, &steps_on(&firmware, script(), 1000)).unwrap();
+    let read = kept_partition(&sys, 0xef);
     assert_eq!(read("linux"), b"a kernel");
     assert_eq!(
         read("initramfs"),

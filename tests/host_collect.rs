@@ -8,10 +8,12 @@ use std::path::Path;
 
 use balena_migrate::efi::load_option::{HardDrive, LoadOption, Node, PartitionId};
 use balena_migrate::efi::{self, Variable};
-use balena_migrate::handover::TableIdentity;
+use balena_migrate::grub_platform::BIOS_MODULES;
+use balena_migrate::handover::{Firmware, TableIdentity};
+use balena_migrate::host::Host;
 use balena_migrate::host::collect::collect;
+use balena_migrate::host::u_boot::UBoot;
 use balena_migrate::host::uefi::Access;
-use balena_migrate::host::{CORE_MODULES, Host};
 use balena_migrate::sys::{Sys, efivars};
 
 /// A machine that is a folder.
@@ -98,7 +100,7 @@ impl Machine {
 
     /// The files of GRUB for a BIOS in `folder`, but for some modules.
     fn grub_modules(&self, folder: &str, missing: &[&str]) -> &Machine {
-        for name in CORE_MODULES.iter().filter(|name| !missing.contains(name)) {
+        for name in BIOS_MODULES.iter().filter(|name| !missing.contains(name)) {
             self.file(&format!("{folder}/{name}.mod"), "");
         }
         self.file(&format!("{folder}/boot.img"), "")
@@ -475,6 +477,169 @@ fn btrfs_over_two_disks_has_no_one_root_disk() {
     );
 }
 
+/// A Raspberry Pi with a card, of which the first partition is mounted at `point`.
+fn raspberry_pi(point: &str, release: &str, revision: u32) -> Machine {
+    const CARD: &str = "sys/devices/platform/soc/3f202000.mmc/mmc_host/mmc0/mmc0:0001";
+    let disk = &format!("{CARD}/block/mmcblk0");
+    let machine = Machine::new(
+        &format!(
+            "27 1 179:2 / / rw,relatime shared:1 - ext4 /dev/mmcblk0p2 rw\n\
+             30 27 179:1 / {point} rw,relatime - vfat /dev/mmcblk0p1 rw\n"
+        ),
+        "root=PARTUUID=6126c8ea-02 rootwait\n",
+    );
+    machine
+        .file("proc/sys/kernel/osrelease", release)
+        .file(
+            "proc/device-tree/compatible",
+            "raspberrypi,3-model-b\0brcm,bcm2837\0",
+        )
+        .file("proc/device-tree/serial-number", "00000000f59d3b1c\0")
+        .file(
+            "proc/device-tree/system/linux,revision",
+            revision.to_be_bytes(),
+        )
+        .file("proc/device-tree/chosen/bootloader/partition", [0, 0, 0, 1])
+        .block(disk, "179:0", 4_194_304, None)
+        .link(&format!("{disk}/device"), CARD)
+        .block(
+            &format!("{disk}/mmcblk0p1"),
+            "179:1",
+            204_800,
+            Some((1, 8192)),
+        )
+        .block(
+            &format!("{disk}/mmcblk0p2"),
+            "179:2",
+            204_800,
+            Some((2, 212_992)),
+        )
+        .file("dev/mmcblk0", mbr(0x6126_c8ea))
+        .file("dev/mmcblk0p1", fat())
+        .file("dev/mmcblk0p2", ext4(0xab));
+    machine
+}
+
+#[test]
+fn raspberry_pi_os_with_the_kernels_of_all_boards() {
+    let machine = raspberry_pi("/boot", "5.10.103-v7+\n", 0xa0_20d3);
+    machine
+        .file(
+            "boot/config.txt",
+            "[pi4]\nkernel=other.img\n[all]\ninclude mine.txt\n",
+        )
+        .file("boot/mine.txt", "# nothing\n")
+        .file("boot/kernel.img", "Linux version 5.10.103+ (dom@x) #1\n")
+        .file(
+            "boot/kernel7.img",
+            "Linux version 5.10.103-v7+ (dom@x) #1\n",
+        )
+        .file("boot/overlays/w1-gpio.dtbo", "")
+        .file("boot/upstream/kernel7.img", "");
+    let host = machine.collect();
+    let board = host.firmware.raspberry_pi.as_ref().unwrap();
+    assert_eq!(board.model().unwrap().name, "3 Model B+");
+    assert_eq!(board.serial, Some(0xf59d_3b1c));
+    assert_eq!(board.partition, Some(1));
+    let boot = board.boot.as_ref().unwrap();
+    assert_eq!(boot.point, "/boot");
+    let names = [
+        "config.txt",
+        "kernel.img",
+        "kernel7.img",
+        "mine.txt",
+        "upstream/kernel7.img",
+    ];
+    assert_eq!(boot.names.iter().collect::<Vec<_>>(), names);
+    assert_eq!(
+        boot.texts.keys().collect::<Vec<_>>(),
+        ["config.txt", "mine.txt"]
+    );
+    assert_eq!(host.kernel.image.as_deref(), Some("/boot/kernel7.img"));
+}
+
+#[test]
+fn a_kernel_that_the_firmware_does_not_start_is_not_that_of_a_raspberry_pi() {
+    let machine = raspberry_pi("/boot/firmware", "6.6.51+rpt-rpi-v8\n", 0xa0_20d3);
+    machine
+        .file("boot/firmware/config.txt", "arm_64bit=1\n")
+        .file(
+            "boot/vmlinuz-6.6.51+rpt-rpi-v8",
+            "Linux version 6.6.51+rpt-rpi-v8 (x)",
+        )
+        .file(
+            "boot/firmware/kernel8.img",
+            "Linux version 6.12.47+rpt-rpi-v8 (x)",
+        );
+    assert_eq!(
+        machine.collect().kernel.image,
+        None,
+        "an update waits for a reboot"
+    );
+    machine.file(
+        "boot/firmware/kernel8.img",
+        "Linux version 6.6.51+rpt-rpi-v8 (x)",
+    );
+    let image = machine.collect().kernel.image;
+    assert_eq!(image.as_deref(), Some("/boot/firmware/kernel8.img"));
+}
+
+#[test]
+fn without_its_boot_partition_a_board_is_still_known() {
+    let machine = raspberry_pi("/mnt", "6.6.51+rpt-rpi-v8\n", 0xc0_3115);
+    let host = machine.collect();
+    let board = host.firmware.raspberry_pi.as_ref().unwrap();
+    assert_eq!(board.model().unwrap().name, "4 Model B");
+    assert_eq!(board.boot, None);
+    assert_eq!(
+        board.boots(),
+        Err("the boot partition is not mounted".to_owned())
+    );
+}
+
+/// A BeagleBone: its eMMC is not the first of what the kernel names alike.
+#[test]
+fn a_board_that_u_boot_starts() {
+    let card = "sys/devices/platform/ocp/48060000.mmc/mmc_host/mmc0/mmc0:0001";
+    let emmc = "sys/devices/platform/ocp/481d8000.mmc/mmc_host/mmc1/mmc1:0001";
+    let machine = Machine::new(
+        "27 1 179:9 / / rw,relatime shared:1 - ext4 /dev/mmcblk1p1 rw\n",
+        "root=/dev/mmcblk1p1 quiet\n",
+    );
+    for (number, device, kind) in [(0, card, "SD"), (1, emmc, "MMC")] {
+        let disk = format!("{device}/block/mmcblk{number}");
+        let area = format!("{disk}boot0");
+        machine
+            .block(&disk, &format!("179:{}", 8 * number), 4_194_304, None)
+            .block(&area, &format!("179:{}", 8 * number + 4), 64, None)
+            .link(&format!("{disk}/device"), device)
+            .link(&format!("{area}/device"), device)
+            .file(&format!("{device}/type"), format!("{kind}\n"));
+    }
+    machine
+        .file(
+            "proc/device-tree/compatible",
+            "ti,am335x-bone-green\0ti,am335x-bone-black\0ti,am33xx\0",
+        )
+        .file("proc/device-tree/chosen/linux,initrd-start", [0x88; 4])
+        .file("boot/uEnv.txt", "uname_r=1\n")
+        .file("boot/extlinux/extlinux.conf", [0xff, 0xfe]);
+    let host = machine.collect();
+    assert_eq!(host.firmware.kind(), Firmware::Board);
+    let wanted = UBoot {
+        board: "ti,am335x-bone-green".into(),
+        emmc: Some("mmcblk1".into()),
+        initramfs: true,
+        first_u_env: None,
+        u_env: Some("uname_r=1\n".into()),
+        extlinux: None,
+    };
+    assert_eq!(host.firmware.u_boot, Some(wanted));
+    // UEFI firmware starts by itself, whatever has started that.
+    machine.dir("sys/firmware/efi");
+    assert_eq!(machine.collect().firmware.u_boot, None);
+}
+
 #[test]
 fn only_what_can_carry_a_system_is_a_disk() {
     let machine = Machine::new("", "quiet\n");
@@ -527,6 +692,43 @@ fn a_multipath_nvme_namespace_is_reached_through_its_controllers() {
         )
         .driven(controller, "nvme");
     assert_eq!(machine.collect().disks[0].modules, ["nvme"]);
+}
+
+/// What a driver waits for is beside the way to the disk: the USB controller of a Raspberry Pi 4 gets its
+/// firmware by what resets it.
+#[test]
+fn what_the_drivers_wait_for_is_reached_too() {
+    let pcie = "sys/devices/platform/scb/fd500000.pcie";
+    let usb = &format!("{pcie}/pci0000:00/0000:01:00.0");
+    let lun = &format!("{usb}/usb2/2-1/2-1:1.0/host0/target0:0:0/0:0:0:0");
+    let reset = "sys/devices/platform/soc/soc:firmware/soc:firmware:reset";
+    let link = "sys/devices/virtual/devlink/platform:reset--platform:fd500000.pcie";
+    let back = "sys/devices/virtual/devlink/pci:0000:01:00.0--platform:reset";
+    let disk = &format!("{lun}/block/sda");
+    let machine = Machine::new("", "quiet\n");
+    machine
+        .block(disk, "8:0", 64, None)
+        .link(&format!("{disk}/device"), lun)
+        .driven(lun, "sd_mod")
+        .driven(&format!("{usb}/usb2/2-1/2-1:1.0"), "uas")
+        .driven(usb, "xhci_pci")
+        .driven(pcie, "pcie_brcmstb")
+        .driven(reset, "reset_raspberrypi")
+        .driven("sys/devices/platform/soc/soc:firmware", "raspberrypi")
+        .link(&format!("{pcie}/supplier:platform:reset"), link)
+        .link(&format!("{link}/supplier"), reset)
+        // Two that wait for each other are no way without an end.
+        .link(&format!("{reset}/supplier:pci:0000:01:00.0"), back)
+        .link(&format!("{back}/supplier"), usb);
+    let modules = [
+        "sd_mod",
+        "uas",
+        "xhci_pci",
+        "pcie_brcmstb",
+        "reset_raspberrypi",
+        "raspberrypi",
+    ];
+    assert_eq!(machine.collect().disks[0].modules, modules);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use balena_migrate::config::{self, Overrides};
 use balena_migrate::host::Host;
 use balena_migrate::initramfs::decompress::module as unpacked;
-use balena_migrate::material::{self, DiskTests};
+use balena_migrate::material::{self, DiskTests, Material};
 use balena_migrate::sys::Sys;
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 fn packed_by(program: &str, options: &[&str], content: &[u8]) -> Vec<u8> {
@@ -62,6 +63,14 @@ fn chosen(host: &Host) -> Vec<String> {
 
 /// The same with more settings. There is a /dev/sdb.
 fn chosen_with(host: &Host, settings: &str) -> Vec<String> {
+    let material = gathered(host, settings, "");
+    assert_eq!(material.module_findings, []);
+    let modules = material.modules.into_iter();
+    modules.map(|module| module.name).collect()
+}
+
+/// What is gathered on this machine, whose kernel has all modules of its disks but one.
+fn gathered(host: &Host, settings: &str, missing: &str) -> Material {
     let root = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {
         let path = root.path().join(path);
@@ -77,8 +86,15 @@ fn chosen_with(host: &Host, settings: &str) -> Vec<String> {
         "sd_mod",
         "xfs",
         "efivarfs",
+        "bcm2835_wdt",
     ];
-    let dep: String = names.map(|name| format!("{name}.ko:\n")).concat();
+    let of_disks = host.disks.iter().flat_map(|disk| &disk.modules);
+    let names: BTreeSet<&str> = of_disks
+        .map(String::as_str)
+        .chain(names)
+        .filter(|name| *name != missing)
+        .collect();
+    let dep: String = names.iter().map(|name| format!("{name}.ko:\n")).collect();
     let folder = format!("lib/modules/{}", host.kernel.release);
     write(&format!("{folder}/modules.dep"), &dep);
     for name in names {
@@ -90,10 +106,7 @@ fn chosen_with(host: &Host, settings: &str) -> Vec<String> {
     let text = format!("{text}{settings}");
     let config = config::merge("c", &text, "/mig", &Overrides::default()).unwrap();
     let sys = Sys::new(root.path());
-    let material = material::gather(&sys, &config, host, DiskTests::Never, &mut |_| ()).unwrap();
-    assert_eq!(material.module_findings, []);
-    let modules = material.modules.into_iter();
-    modules.map(|module| module.name).collect()
+    material::gather(&sys, &config, host, DiskTests::Never, &mut |_| ()).unwrap()
 }
 
 #[test]
@@ -140,4 +153,34 @@ fn where_word_is_left_the_driver_is_there() {
     let text = std::fs::read_to_string("tests/hosts/rocky-9-bios-lvm.json").unwrap();
     let host: Host = serde_json::from_str(&text).unwrap();
     assert!(chosen(&host).iter().any(|name| name == "xfs"));
+}
+
+/// Stage 2 has all that leads to a disk on USB or PCIe, and what restarts the board, or stage 1 refuses.
+#[test]
+fn boards_reach_a_root_on_usb_and_nvme() {
+    for (name, wanted) in [
+        (
+            "debian-12-pi-4-usb",
+            "uas usb_storage xhci_pci pcie_brcmstb",
+        ),
+        ("ubuntu-20.04-pi-4-usb", "uas"),
+        ("raspios-13-pi-5-nvme", "nvme"),
+    ] {
+        let text = std::fs::read_to_string(format!("tests/hosts/{name}.json")).unwrap();
+        let host: Host = serde_json::from_str(&text).unwrap();
+        let chosen = chosen(&host);
+        for module in wanted.split(' ').chain(["bcm2835_wdt"]) {
+            assert!(
+                chosen.iter().any(|known| known == module),
+                "{name}: {module}"
+            );
+            let findings = gathered(&host, "", module).module_findings;
+            let [finding] = &findings[..] else {
+                panic!("{name}: {findings:#?}");
+            };
+            assert_eq!(finding.code, "modules");
+            let what = format!("the running kernel has no module {module}");
+            assert_eq!(finding.what, what);
+        }
+    }
 }

@@ -14,10 +14,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::gzip::Gzip;
+use super::gzip::gzip;
 use super::header::{self, Kind};
 use super::walk::{Entry, Note, NoteKind, Visitor, Walk};
 use super::{Volume, shown};
+use crate::packer::Packer;
 use crate::sys::Sys;
 use crate::sys::tree::{Node, NodeKind};
 
@@ -39,7 +40,7 @@ pub fn write(
 ) -> Result<Vec<Note>> {
     let mut archiver = Archiver {
         sys,
-        out: Gzip::new(sink),
+        out: gzip(sink).context("starting threads")?,
         progress,
         files: HashMap::new(),
         notes: Vec::new(),
@@ -64,7 +65,7 @@ pub fn write(
 /// Writes what a walk finds.
 struct Archiver<'a, W: Write> {
     sys: &'a Sys,
-    out: Gzip<W>,
+    out: Packer<W>,
     progress: &'a mut dyn FnMut(u64),
     /// The first name of each file of this volume that has several.
     files: HashMap<(u64, u64), Vec<u8>>,

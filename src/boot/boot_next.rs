@@ -10,7 +10,7 @@ use crate::efi::{self, OUR_ENTRY, Variable};
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::host::uefi::Uefi;
-use crate::step::Step;
+use crate::step::{OneShot, Step};
 
 /// UEFI firmware.
 pub struct BootNext;
@@ -63,8 +63,7 @@ impl BootLoader for BootNext {
             steps,
             old_files: esp::to_remove(&self.files(host)),
             variables: vec![efi::boot_next(), efi::boot_entry(number)],
-            grubenv: None,
-            pending: Some(efi::boot_next()),
+            one_shot: OneShot::Variable(efi::boot_next()),
             summary: format!(
                 "the firmware starts the entry Boot{number:04X} \"{OUR_ENTRY}\" at the next boot, \
                  once (BootNext); every boot after it is as before"

@@ -19,20 +19,6 @@ use crate::handover::{BOOT_CODE_BYTES, Extent, MBR_BYTES};
 /// Where GRUB looks for its configuration.
 pub const PREFIX: &str = "/EFI/BOOT";
 
-/// The modules of GRUB in it: it reads its own FAT, and starts Linux.
-pub const MODULES: [&str; 10] = [
-    "part_msdos",
-    "fat",
-    "normal",
-    "linux",
-    "boot",
-    "echo",
-    "sleep",
-    "reboot",
-    "serial",
-    "terminal",
-];
-
 /// Bytes that GRUB, its configuration and the file system take at most, beside kernel and initramfs.
 const BESIDE: u64 = 6 << 20;
 
@@ -44,19 +30,11 @@ pub fn room(kernel_bytes: u64, initramfs_bytes: u64) -> u64 {
     (files + files / TABLES + BESIDE).next_multiple_of(1 << 20)
 }
 
-/// What GRUB calls the platform, on firmware of so many bits.
-pub fn platform(bits: u32) -> &'static str {
-    match bits {
-        32 => "i386-efi",
-        _ => "x86_64-efi",
-    }
-}
-
 /// The files of the partition.
 pub struct Files<'a> {
     /// 32 or 64, of the firmware.
     pub bits: u32,
-    /// GRUB, made with [`MODULES`] and [`PREFIX`].
+    /// GRUB, made with [`crate::grub_platform::EFI_MODULES`] and [`PREFIX`].
     pub grub: &'a [u8],
     /// The kernel.
     pub kernel: &'a [u8],
@@ -98,9 +76,14 @@ pub fn image(bytes: u64, sector_bytes: u32, files: &Files) -> std::io::Result<Ve
     Ok(image.into_inner())
 }
 
-/// The first sector's content that leads to the partition in `place`, on a disk with sectors of
-/// `sector_bytes` that gets the `signature`. `None` when the place is beyond what an MBR can name.
-pub fn first_sector(place: Extent, sector_bytes: u32, signature: u32) -> Option<[u8; MBR_BYTES]> {
+/// The first sector's content that leads to the partition in `place`, of such a `kind`, on a disk with sectors
+/// of `sector_bytes` that gets the `signature`. `None` when the place is beyond what an MBR can name.
+pub fn first_sector(
+    place: Extent,
+    kind: u8,
+    sector_bytes: u32,
+    signature: u32,
+) -> Option<[u8; MBR_BYTES]> {
     /// What stands for a place that cylinders, heads and sectors can't name.
     const BEYOND: [u8; 3] = [0xfe, 0xff, 0xff];
     let sectors = |bytes: u64| u32::try_from(bytes / u64::from(sector_bytes)).ok();
@@ -108,7 +91,7 @@ pub fn first_sector(place: Extent, sector_bytes: u32, signature: u32) -> Option<
     mbr[BOOT_CODE_BYTES..BOOT_CODE_BYTES + 4].copy_from_slice(&signature.to_le_bytes());
     let entry = &mut mbr[446..462];
     entry[1..4].copy_from_slice(&BEYOND);
-    entry[4] = efi::MBR_KIND;
+    entry[4] = kind;
     entry[5..8].copy_from_slice(&BEYOND);
     entry[8..12].copy_from_slice(&sectors(place.start)?.to_le_bytes());
     entry[12..16].copy_from_slice(&sectors(place.bytes)?.to_le_bytes());
@@ -172,7 +155,7 @@ mod tests {
             start: 3 << 30,
             bytes: 20 << 20,
         };
-        let mbr = first_sector(place, 512, 0x1234_5678).unwrap();
+        let mbr = first_sector(place, efi::MBR_KIND, 512, 0x1234_5678).unwrap();
         assert_eq!(mbr[440..444], [0x78, 0x56, 0x34, 0x12]);
         assert_eq!(mbr[450], 0xef);
         assert_eq!(mbr[454..458], ((3u32 << 30) / 512).to_le_bytes());
@@ -183,7 +166,7 @@ mod tests {
             start: 3 << 40,
             bytes: 1 << 20,
         };
-        assert_eq!(first_sector(far, 512, 1), None);
-        assert!(first_sector(far, 4096, 1).is_some());
+        assert_eq!(first_sector(far, efi::MBR_KIND, 512, 1), None);
+        assert!(first_sector(far, efi::MBR_KIND, 4096, 1).is_some());
     }
 }

@@ -9,9 +9,6 @@
 use super::grub_entry::quote;
 use crate::handover::Extent;
 
-/// What grub-mkimage calls the platform.
-pub const FORMAT: &str = "i386-pc";
-
 /// Where the core looks for its configuration: in a small archive inside of itself.
 pub const PREFIX: &str = "(memdisk)/boot/grub";
 

@@ -9,7 +9,7 @@ use super::{Armament, BootLoader, Entry, Files, OldBootFile, grubenv};
 use crate::finding::Finding;
 use crate::host::{self, Host};
 use crate::secret::Secret;
-use crate::step::{Expect, Step, Writers};
+use crate::step::{Expect, OneShot, Step, Writers};
 use crate::sys::Sys;
 
 /// The initramfs. Not named `initrd.img-*`, so that no tool of the distribution takes it for its own.
@@ -90,8 +90,7 @@ impl BootLoader for Grub {
             steps,
             old_files,
             variables: Vec::new(),
-            grubenv: Some(path),
-            pending: None,
+            one_shot: OneShot::Grubenv(path),
             summary: summary(grub),
         }
     }

@@ -1,18 +1,29 @@
 //! Boot loaders: what starts stage 2 once, and only once.
 
 pub mod boot_next;
+mod boot_partition;
 pub mod cmdline;
+pub mod config_txt;
 pub mod core_esp;
+pub mod core_fat;
 pub mod core_image;
 pub mod esp;
+pub mod extlinux;
+mod extlinux_conf;
 pub mod grub;
 pub mod grub_entry;
 pub mod grubenv;
+pub mod raspberry_pi;
+mod replaced;
 pub mod systemd_boot;
+pub mod tryboot;
+mod u_boot;
+pub mod u_env;
 
 use crate::finding::{Finding, stops};
 use crate::host::Host;
-use crate::step::Step;
+use crate::host::u_boot::{EXTLINUX, U_ENV, UBoot};
+use crate::step::{OneShot, Step};
 
 /// Files that a boot loader wants where it can read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +70,8 @@ pub struct Armament {
     pub old_files: Vec<OldBootFile>,
     /// EFI variables that were not there before: stage 2 removes them first of all.
     pub variables: Vec<String>,
-    /// grubenv, when that is where the one-shot is armed.
-    pub grubenv: Option<String>,
-    /// The EFI variable that is gone once the one-shot was taken, when that is where it is armed.
-    pub pending: Option<String>,
+    /// Where the next boot is noted.
+    pub one_shot: OneShot,
     /// The change in words, for the plan.
     pub summary: String,
 }
@@ -74,6 +83,14 @@ pub struct OldBootFile {
     pub path: String,
     /// Its content and mode, or nothing where there was no file.
     pub old: Option<(Vec<u8>, u32)>,
+}
+
+/// A file that was not there before.
+fn gone(path: &str) -> OldBootFile {
+    OldBootFile {
+        path: path.to_owned(),
+        old: None,
+    }
 }
 
 /// The boot loader that is armed.
@@ -91,7 +108,10 @@ pub struct Choice {
 /// What keeps the last of them from it: the others need more to be put right.
 pub fn of(host: &Host) -> Result<Choice, Vec<Finding>> {
     let mut why = Vec::new();
-    let mut last = vec![no_grub()];
+    let mut last = vec![match &host.firmware.u_boot {
+        Some(board) => no_u_boot(board),
+        None => no_grub(),
+    }];
     for loader in candidates(host) {
         let mut findings = loader.check(host);
         if host.firmware.efi && loader.name() == grub::Grub.name() {
@@ -107,8 +127,9 @@ pub fn of(host: &Host) -> Result<Choice, Vec<Finding>> {
         why.extend(reason.map(Finding::sentence));
         last = findings;
     }
-    // What comes last has said its own.
-    why.pop();
+    // What comes last has said its own, which may have kept the others from it too.
+    let own = why.pop();
+    why.retain(|reason| Some(reason) != own.as_ref());
     if let (Some(first), false) = (last.first_mut(), why.is_empty()) {
         first.what = format!("{}; {}", why.join("; "), first.what);
     }
@@ -118,6 +139,21 @@ pub fn of(host: &Host) -> Result<Choice, Vec<Finding>> {
 /// The boot loaders that a machine may be armed by, best first.
 fn candidates(host: &Host) -> Vec<Box<dyn BootLoader>> {
     let mut loaders: Vec<Box<dyn BootLoader>> = Vec::new();
+    if host.firmware.raspberry_pi.is_some() {
+        loaders.push(Box::new(tryboot::Tryboot));
+        loaders.push(Box::new(raspberry_pi::ConfigTxt));
+        return loaders;
+    }
+    if let Some(board) = &host.firmware.u_boot {
+        // The u-boot that knows uEnv.txt looks for that before extlinux.conf.
+        if board.u_env.is_some() {
+            loaders.push(Box::new(u_env::UEnv));
+        }
+        if board.extlinux.is_some() {
+            loaders.push(Box::new(extlinux::Extlinux));
+        }
+        return loaders;
+    }
     if host.grub.is_some() {
         loaders.push(Box::new(grub::Grub));
     }
@@ -135,6 +171,30 @@ fn no_grub() -> Finding {
         "boot-loader",
         "no GRUB configuration was found in /boot/grub or /boot/grub2",
         "this version starts stage 2 by GRUB 2; mount /boot if it is on a partition of its own",
+    )
+}
+
+fn no_u_boot(board: &UBoot) -> Finding {
+    Finding::error(
+        "boot-loader",
+        format!(
+            "on this board ({}) neither {U_ENV} nor {EXTLINUX} was found",
+            board.board
+        ),
+        "this version starts stage 2 by a file that u-boot reads; mount /boot if it is on a partition of its own",
+    )
+}
+
+/// What is said where nothing but stage 2 takes away what starts stage 2. `file` is what has to be put back.
+fn not_once(file: &str) -> Finding {
+    Finding::warning(
+        "boot-once",
+        format!(
+            "{file} starts stage 2 at every boot until stage 2 has put the old file back, which is the first \
+             thing that it does: a kernel or an initramfs that does not come up would be started again and \
+             again"
+        ),
+        "rehearse with --pretend on one machine of this kind first",
     )
 }
 

@@ -7,7 +7,7 @@ use crate::efi::{self, Variable};
 use crate::finding::Finding;
 use crate::host::Host;
 use crate::secret::Secret;
-use crate::step::{Expect, Step, Writers};
+use crate::step::{Expect, OneShot, Step, Writers};
 
 /// How it names itself in LoaderInfo.
 const NAME: &str = "systemd-boot";
@@ -87,8 +87,7 @@ impl BootLoader for SystemdBoot {
             steps,
             old_files,
             variables: vec![variable.clone()],
-            grubenv: None,
-            pending: Some(variable),
+            one_shot: OneShot::Variable(variable),
             summary: format!(
                 "systemd-boot starts the entry \"{ENTRY_FILE}\" at the next boot, once \
                  (LoaderEntryOneShot); every boot after it is as before"

@@ -3,6 +3,7 @@
 use super::{Subject, initramfs};
 use crate::boot;
 use crate::finding::Finding;
+use crate::host::raspberry_pi::RaspberryPi;
 
 /// The new system's boot loader is not signed for Secure Boot.
 pub fn secure_boot(subject: &Subject) -> Vec<Finding> {
@@ -29,15 +30,25 @@ pub fn loader(subject: &Subject) -> Vec<Finding> {
 /// The running kernel's file, and the modules that stage 2 needs.
 pub fn kernel(subject: &Subject) -> Vec<Finding> {
     let mut findings = subject.material.module_findings.clone();
-    if subject.host.kernel.image.is_none() {
-        findings.push(Finding::error(
-            "kernel",
-            format!(
-                "the file of the running kernel {} was not found in /boot",
-                subject.host.kernel.release
+    let host = subject.host;
+    let board = host.firmware.raspberry_pi.as_ref();
+    // Where u-boot starts Linux, nobody can tell, and the boot loader's own check has said so.
+    let by_u_boot = board.is_some_and(|board| board.boots().is_ok_and(|starts| starts.u_boot()));
+    if host.kernel.image.is_none() && !by_u_boot {
+        let release = &host.kernel.release;
+        let (what, to_do) = match board.and_then(RaspberryPi::kernel) {
+            Some(next) => (
+                format!(
+                    "the firmware would start {next}, which is not the running kernel {release} or can't be read"
+                ),
+                "reboot, so that the installed kernel runs, then run again",
             ),
-            "reboot into an installed kernel; a kernel upgrade may have removed the running one",
-        ));
+            None => (
+                format!("the file of the running kernel {release} was not found in /boot"),
+                "reboot into an installed kernel; a kernel upgrade may have removed the running one",
+            ),
+        };
+        findings.push(Finding::error("kernel", what, to_do));
     }
     findings
 }

@@ -19,12 +19,17 @@ pub fn root_user(subject: &Subject) -> Vec<Finding> {
 }
 
 /// Stage 2 is this very executable, started by the running kernel: what runs now will run then, a
-/// 32-bit executable on a 64-bit kernel too.
+/// 32-bit executable on a 64-bit kernel of a PC too. Kernels for ARM may have been built without that.
 pub fn architecture(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
-    let is_x86 = matches!(host.processor(), "x86_64" | "i686");
-    // As Rust names i686.
-    if is_x86 && matches!(host.executable_arch.as_str(), "x86_64" | "x86") {
+    // As Rust names i686, and ARM with 32 bits.
+    let executables: &[&str] = match host.machine.as_str() {
+        _ if matches!(host.processor(), "x86_64" | "i686") => &["x86_64", "x86"],
+        "aarch64" => &["aarch64"],
+        "armv6l" | "armv7l" => &["arm"],
+        _ => &[],
+    };
+    if executables.contains(&host.executable_arch.as_str()) {
         return Vec::new();
     }
     vec![Finding::error(
@@ -33,7 +38,7 @@ pub fn architecture(subject: &Subject) -> Vec<Finding> {
             "the kernel says {}, this executable is made for {}",
             host.machine, host.executable_arch
         ),
-        "this version moves x86 machines, with the x86_64 or the i686 executable",
+        "use the executable for this kernel: x86_64, i686, aarch64, armv7 or armv6",
     )]
 }
 

@@ -3,6 +3,7 @@
 
 use super::Subject;
 use crate::finding::Finding;
+use crate::handover::Firmware;
 use crate::host::{Disk, Host};
 
 /// Where FLASH_TO names another disk than the one that holds /, that is one whole disk which nothing
@@ -130,7 +131,7 @@ fn copied_to<'a>(host: &'a Host, disk: &Disk) -> Option<&'a str> {
         .map(|mount| mount.point.as_str())
 }
 
-/// A BIOS starts one disk before the other, and nobody here can say which.
+/// A BIOS or a board starts one disk before the other, and nobody here can say which.
 pub fn boot_order(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
     let (Some(disk), Some(root), false) = (subject.target(), host.mount_of("/"), host.firmware.efi)
@@ -141,15 +142,22 @@ pub fn boot_order(subject: &Subject) -> Vec<Finding> {
         return Vec::new();
     }
     let old = root.disks.join(" and ");
+    let (firmware, order) = match host.firmware.kind() {
+        Firmware::Bios | Firmware::Efi => ("BIOS", "the BIOS's boot order"),
+        Firmware::Board => (
+            "firmware of this board",
+            "its boot order, or take the other one out",
+        ),
+    };
     vec![Finding::warning(
         "flash-to-boot",
         format!(
-            "the BIOS must start {}: the old system stays as it is on {old}, and is what starts \
-             again if the BIOS starts {old} first",
+            "the {firmware} must start {}: the old system stays as it is on {old}, and is what starts \
+             again if {old} is started first",
             disk.name
         ),
         format!(
-            "put {} first in the BIOS's boot order, now or later; until then the old system comes back, \
+            "put {} first in {order}, now or later; until then the old system comes back, \
              and its `balena-migrate status` says that the new one is there",
             disk.name
         ),

@@ -2,21 +2,16 @@
 
 use super::Subject;
 use crate::backup::{self, Origin};
+use crate::config::edit::quoted;
 use crate::device;
 use crate::efi;
 use crate::finding::Finding;
 use crate::growth::{DataPlace, TooLarge};
-use crate::payload::scan::Scan;
+use crate::handover::Firmware;
+use crate::host::Host;
+use crate::host::raspberry_pi::CONFIG;
+use crate::payload::scan::{LABELS, Scan};
 use crate::payload::table;
-
-/// Labels that an OS image must have, one for each of its partitions.
-const LABELS: [&str; 5] = [
-    "resin-boot",
-    "resin-rootA",
-    "resin-rootB",
-    "resin-state",
-    "resin-data",
-];
 
 /// The image is a whole disk image of balenaOS that fits the disk.
 pub fn image(subject: &Subject) -> Vec<Finding> {
@@ -51,6 +46,9 @@ fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
     let firmware = &subject.host.firmware;
     // GRUB_INSTALL is the answer to an image that lacks its boot loader.
     let gets_grub = subject.material.new_grub.is_some();
+    if firmware.kind() == Firmware::Board {
+        return for_board(subject.host, path, scan);
+    }
     if !firmware.efi {
         let slug = scan
             .slug()
@@ -81,6 +79,30 @@ fn firmware(subject: &Subject, path: &str, scan: &Scan) -> Option<Finding> {
                  of this machine would start"
             ),
             "use an image that starts by UEFI firmware, or start this machine by its BIOS",
+        )
+    })
+}
+
+/// The boot partition has what the firmware of a board looks for.
+fn for_board(host: &Host, path: &str, scan: &Scan) -> Option<Finding> {
+    let wanted = match &host.firmware.u_boot {
+        Some(board) => board.loader(),
+        None => &[CONFIG],
+    };
+    let has = |wanted: &str| {
+        let mut names = scan.boot.names.iter();
+        names.any(|name| name.eq_ignore_ascii_case(wanted))
+    };
+    let missing = wanted.iter().find(|name| !has(name))?;
+    // Without its boot partition there is more to say.
+    let is_known = scan.partition("resin-boot").is_some();
+    is_known.then(|| {
+        Finding::error(
+            "image-firmware",
+            format!(
+                "{path} has no {missing} on resin-boot, which the firmware of this board would start by"
+            ),
+            "use an image for this board",
         )
     })
 }
@@ -159,16 +181,11 @@ fn extract_command(path: &str) -> String {
         // It must not overwrite what it reads.
         image = format!("{stem}-os.img.gz");
     }
-    format!("extract --img {} {}", quoted(&image), quoted(path))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./+:@%,=".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
+    format!(
+        "balena-migrate extract --img {} {}",
+        quoted(&image),
+        quoted(path)
+    )
 }
 
 /// The image is made for this kind of machine, and config.json names the same kind.
@@ -354,19 +371,19 @@ mod tests {
         for (path, command) in [
             (
                 "/root/migratecfg/balena.img.zip",
-                "extract --img balena.img.gz /root/migratecfg/balena.img.zip",
+                "balena-migrate extract --img balena.img.gz /root/migratecfg/balena.img.zip",
             ),
             (
                 "/home/balena.img.gz",
-                "extract --img balena-os.img.gz /home/balena.img.gz",
+                "balena-migrate extract --img balena-os.img.gz /home/balena.img.gz",
             ),
             (
                 "/home/intel nuc's.img",
-                "extract --img 'intel nuc'\\''s.img.gz' '/home/intel nuc'\\''s.img'",
+                "balena-migrate extract --img 'intel nuc'\\''s.img.gz' '/home/intel nuc'\\''s.img'",
             ),
             (
                 "/home/flasher",
-                "extract --img flasher.img.gz /home/flasher",
+                "balena-migrate extract --img flasher.img.gz /home/flasher",
             ),
         ] {
             assert_eq!(extract_command(path), command);

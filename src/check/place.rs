@@ -178,10 +178,7 @@ pub fn ground<'a>(subject: &Subject<'a>, scan: &Scan) -> Result<Ground<'a>, Stri
     let disk = subject
         .target()
         .ok_or("there is no one disk to overwrite")?;
-    // How far resin-data has to grow is known when the backup is made.
-    let data = DataPlace::of(scan, disk.bytes);
-    let data_end = data.and_then(|data| data.end_for(backup_estimate(subject)).ok()?);
-    let region = Region::behind(scan.image_bytes, data_end, disk.bytes);
+    let region = region(subject, scan, disk);
     let need = need(subject, scan);
     let holds_image = |mount: &Mount| {
         let holder = host.mount_of(&subject.config.image_name.0);
@@ -246,6 +243,26 @@ fn usable(
         ));
     }
     Ok(layout)
+}
+
+/// Whether there is room on the ground for so many bytes more, by estimate.
+pub fn has_room_for(
+    subject: &Subject,
+    scan: &Scan,
+    ground: &Ground,
+    more: u64,
+) -> Result<(), String> {
+    let region = region(subject, scan, ground.disk);
+    let need = need(subject, scan) + more;
+    usable(subject, ground.disk, ground.mount, &region, need).map(|_| ())
+}
+
+/// What is behind the new system, by estimate.
+fn region(subject: &Subject, scan: &Scan, disk: &Disk) -> Region {
+    // How far resin-data has to grow is known when the backup is made.
+    let data = DataPlace::of(scan, disk.bytes);
+    let data_end = data.and_then(|data| data.end_for(backup_estimate(subject)).ok()?);
+    Region::behind(scan.image_bytes, data_end, disk.bytes)
 }
 
 /// Bytes for all files behind the new system, by estimate.

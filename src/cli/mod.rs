@@ -1,12 +1,14 @@
 //! The command line: its grammar, and what each verb's end means to the shell.
 
 mod checksums;
+mod extract;
 mod facts;
 mod lock;
 mod one_shot;
 pub mod options;
 mod paint;
 mod plan;
+mod result;
 mod run;
 mod screen;
 mod status;
@@ -37,7 +39,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Check, plan, ask, prepare and arm [default]
-    Run,
+    Run {
+        /// Print what came of it as one line of JSON, and nothing else; asks
+        /// nothing
+        #[arg(long)]
+        json: bool,
+    },
     /// Check and show the plan, change nothing
     Plan {
         /// Print findings and plan as JSON
@@ -47,12 +54,19 @@ enum Verb {
     /// Take back whatever an earlier run did
     Undo,
     /// Tell what is armed, or how the last run ended
-    Status,
+    Status {
+        /// Print it as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what is known of this machine as JSON, without secrets
     Facts,
     /// Write checksums.sha256 for all files of HOME_DIR; `run` and `plan`
     /// verify it
     Checksums,
+    /// Take OS image and boot files out of a download of balenaOS, on any
+    /// machine; `extract --help` tells more
+    Extract,
     /// Reboot after a time, unless the run was undone
     #[command(hide = true)]
     RebootWhenDue {
@@ -89,8 +103,16 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// The whole of the program `extract`.
+pub fn extract_main() -> ExitCode {
+    extract::main(std::env::args_os().collect())
+}
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    if let Some(arguments) = extract::called(std::env::args_os()) {
+        return extract::main(arguments);
+    }
     if let Some(said) = options::retired(std::env::args().skip(1)) {
         eprintln!("balena-migrate: {said}");
         return ExitCode::from(Exit::Usage as u8);
@@ -99,13 +121,18 @@ pub fn main() -> ExitCode {
     start_log(arguments.options.log_level.as_deref());
     let sys = Sys::new("/");
     let options = &arguments.options;
-    let ended = match arguments.verb.unwrap_or(Verb::Run) {
-        Verb::Run => run::run(&sys, options),
+    let ended = match arguments.verb.unwrap_or(Verb::Run { json: false }) {
+        Verb::Run { json: false } => run::run(&sys, options),
+        Verb::Run { json: true } => result::run(&sys, options),
         Verb::Plan { json } => plan::plan(&sys, options, json),
         Verb::Undo => undo::undo(&sys),
-        Verb::Status => status::status(&sys),
+        Verb::Status { json } => status::status(&sys, json),
         Verb::Facts => facts::facts(&sys),
         Verb::Checksums => checksums::checksums(&sys, options),
+        Verb::Extract => Err(Failure(
+            Exit::Usage,
+            anyhow::anyhow!("`extract` has options of its own: write it before all of them"),
+        )),
         Verb::RebootWhenDue { run_id, after } => run::reboot_when_due(&sys, &run_id, after),
     };
     let exit = ended.unwrap_or_else(|Failure(exit, error)| {

@@ -2,7 +2,8 @@
 //! boot loader did to its own files. Called by [`super::status`] once the machine was booted again.
 
 use crate::boot::grub::INITRAMFS;
-use crate::boot::{grub, grub_entry, grubenv};
+use crate::boot::{config_txt, grub, grub_entry, grubenv};
+use crate::step::OneShot;
 use crate::sys::Sys;
 
 /// What GRUB's files say.
@@ -22,7 +23,17 @@ enum Traces {
 }
 
 /// The end of a run without a report, in words.
-pub(super) fn without_report(sys: &Sys, grubenv: &str) -> String {
+pub(super) fn without_report(sys: &Sys, one_shot: &OneShot) -> String {
+    match one_shot {
+        OneShot::Grubenv(path) => by_grub(sys, path),
+        OneShot::Variable(name) => by_variable(sys, name),
+        OneShot::ConfigTxt(path) | OneShot::UBoot(path) | OneShot::Tryboot(path) => {
+            by_firmware(sys, path, one_shot)
+        }
+    }
+}
+
+fn by_grub(sys: &Sys, grubenv: &str) -> String {
     let said = match traces(sys, grubenv) {
         Traces::Untouched => format!(
             "GRUB did not look at {grubenv},\nwhich still has next_entry={}: stage 2 was not \
@@ -60,7 +71,7 @@ pub(super) fn without_report(sys: &Sys, grubenv: &str) -> String {
 }
 
 /// The same where a variable of the firmware told what to start: whoever starts that removes it first.
-pub(super) fn by_variable(sys: &Sys, name: &str) -> String {
+fn by_variable(sys: &Sys, name: &str) -> String {
     let short = name.split('-').next().unwrap_or(name);
     let said = match sys.read_efi(name) {
         Err(error) => format!("{error}, which would tell whether stage 2 was started.\n"),
@@ -80,7 +91,34 @@ pub(super) fn by_variable(sys: &Sys, name: &str) -> String {
     whole(&said)
 }
 
-/// What both begin with.
+/// The same on boards: the first act of stage 2 is to put its files back.
+fn by_firmware(sys: &Sys, path: &str, one_shot: &OneShot) -> String {
+    let text = sys.read_text(path).unwrap_or_default();
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_armed = text.contains(config_txt::BEGIN);
+    let said = match (is_armed, one_shot.reboot_argument()) {
+        (true, Some(argument)) => format!(
+            "{path} is still there: stage 2 was not started.\n\
+             - Was the machine restarted by another command than `reboot '{argument}'`, or by its power?\n\
+             - Does a program in between pass the argument on? That of BusyBox does not.\n"
+        ),
+        (true, None) => format!(
+            "{path} still names the initramfs of stage 2, which did not start:\n\
+             - Does the firmware read another {name}, of another partition or card?\n\
+             - The initramfs could not be loaded: the console tells.\n\
+             The next boot may still start stage 2.\n"
+        ),
+        (false, _) => {
+            "Stage 2 was started, and has put the files of the firmware back. It left no report:\n\
+             - It did not find the disk: with LOG_DRIVE its log is on another one.\n\
+             - Power was lost right after that, or the machine stopped.\n"
+                .to_owned()
+        }
+    };
+    whole(&said)
+}
+
+/// What all begin with.
 fn whole(said: &str) -> String {
     format!(
         "A migration was armed, the machine was booted since, and this is the old system, whole.\n{said}"
@@ -141,7 +179,7 @@ mod tests {
         write(&sys, "/proc/cmdline", "BOOT_IMAGE=/vmlinuz ro\n");
         write(&sys, INITRAMFS, "");
         change(&sys);
-        without_report(&sys, GRUBENV)
+        by_grub(&sys, GRUBENV)
     }
 
     fn write(sys: &Sys, path: &str, text: &str) {
@@ -234,6 +272,32 @@ mod tests {
             "{left}"
         );
         assert!(left.ends_with("The next boot may still start stage 2.\n"));
+    }
+
+    #[test]
+    fn a_file_of_a_board_that_was_taken_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        let sys = Sys::new(root.path());
+        sys.make_dir("/boot", 0o755).unwrap();
+        for path in ["/boot/config.txt", "/boot/uEnv.txt"] {
+            let one_shot = match path.ends_with("uEnv.txt") {
+                true => OneShot::UBoot(path.to_owned()),
+                false => OneShot::ConfigTxt(path.to_owned()),
+            };
+            write(&sys, path, config_txt::BEGIN);
+            let left = without_report(&sys, &one_shot);
+            let name = &path["/boot/".len()..];
+            let asked = format!(
+                "\n- Does the firmware read another {name}, of another partition or card?\n"
+            );
+            assert!(left.contains(&asked), "{left}");
+            write(&sys, path, "as it was\n");
+            let back = without_report(&sys, &one_shot);
+            assert!(
+                back.contains("\nStage 2 was started, and has put the files"),
+                "{back}"
+            );
+        }
     }
 
     #[test]

@@ -124,7 +124,10 @@ pub const PLAIN: &[(&str, &str)] = &[
         "--log-level LEVEL",
         "how much stage 1 tells on standard error: error, warn, info, debug or trace",
     ),
-    ("--json", "of `plan`: findings and plan as JSON"),
+    (
+        "--json",
+        "of `plan`: findings and plan as JSON; of `run` and `status`: what came of it, as a line of JSON",
+    ),
 ];
 
 /// Options of the older tools that make no sense any more, and what to do instead.

@@ -12,6 +12,7 @@ use crate::engine::journal::{Begin, Journal};
 use crate::engine::{self, ApplyError};
 use crate::material::DiskTests;
 use crate::plan::Plan;
+use crate::step::OneShot;
 use crate::sys::Sys;
 use crate::sys::identity::EXECUTABLE;
 use crate::sys::interrupt;
@@ -33,7 +34,11 @@ pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
             return Ok(Exit::Usage);
         }
         match apply(sys, plan, &looked)? {
-            Applied::All => return announce(sys, &looked.config, plan, &looked.run_id),
+            Applied::All => {
+                announce(&looked.config, plan)?;
+                schedule_reboot(sys, &looked, plan)?;
+                return Ok(Exit::Done);
+            }
             Applied::NoRoom(reason) => {
                 screen::print(&format!(
                     "\nEverything was taken back: {reason}.\nThis is the plan without that:\n\n"
@@ -45,7 +50,7 @@ pub fn run(sys: &Sys, options: &Options) -> Result<Exit, Failure> {
 }
 
 /// What came of a plan.
-enum Applied {
+pub(super) enum Applied {
     /// All is done.
     All,
     /// All is taken back, since the disk has no room behind the new system; another plan may do
@@ -89,16 +94,16 @@ fn consent(options: &Options, looked: &Looked) -> Result<bool, Failure> {
     ))
 }
 
-fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<Applied, Failure> {
+/// Carries the plan out, or takes all of it back.
+pub(super) fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<Applied, Failure> {
     interrupt::catch().context("preparing for signals")?;
     let changing = sys.gated(interrupt::gate());
     let begin = Begin {
         run_id: looked.run_id.clone(),
         home: looked.config.home_dir.0.clone(),
         boot_id: status::boot_id(sys)?,
-        grubenv: plan.grubenv.clone(),
+        one_shot: plan.one_shot.clone(),
         report: plan.report.clone(),
-        variable: plan.variable.clone(),
     };
     let steps = plan.work.steps.len();
     let applied = engine::apply(sys, &changing, &plan.work, begin, &mut |number, what| {
@@ -119,38 +124,43 @@ fn apply(sys: &Sys, plan: &Plan, looked: &Looked) -> Result<Applied, Failure> {
 }
 
 /// The last words; the fleet tools of old look for the beginnings of these lines.
-fn announce(sys: &Sys, config: &Config, plan: &Plan, run_id: &str) -> Result<Exit, Failure> {
+fn announce(config: &Config, plan: &Plan) -> Result<(), Failure> {
     if !plan.work.armed {
-        screen::print(
+        return screen::print(
             "Everything is prepared and the boot configuration is as it was (NO_SETUP).\n\
              `balena-migrate undo` removes what was made.\n",
-        )?;
-        return Ok(Exit::Done);
+        );
     }
     match config.do_reboot.value {
-        None => screen::print(
+        None => screen::print(&format!(
             "migration successful, please reboot system\n\
-             The next boot starts stage 2. `balena-migrate undo` takes everything back until then.\n",
-        )?,
-        Some(reboot) => {
-            screen::print(&format!(
-                "migration successful, rebooting system in {0} seconds\n\
-                 `balena-migrate undo` takes everything back until then.\n",
-                reboot.seconds
-            ))?;
-            schedule_reboot(sys, run_id, reboot.seconds)?;
-        }
+             {} starts stage 2. `balena-migrate undo` takes everything back until then.
+",
+            match plan.one_shot.as_ref().and_then(OneShot::reboot_argument) {
+                Some(argument) => format!("`reboot '{argument}'`, and no other boot,"),
+                None => "The next boot".to_owned(),
+            }
+        )),
+        Some(reboot) => screen::print(&format!(
+            "migration successful, rebooting system in {0} seconds
+\
+             `balena-migrate undo` takes everything back until then.
+",
+            reboot.seconds
+        )),
     }
-    Ok(Exit::Done)
 }
 
-/// The reboot is left to a process of its own, so that whoever called this one over a network
-/// gets its exit code before the network goes.
-fn schedule_reboot(sys: &Sys, run_id: &str, seconds: u64) -> Result<(), Failure> {
-    let words = ["reboot-when-due", "--run-id", run_id, "--after"];
+/// The reboot that DO_REBOOT asks for, once the machine is armed. It is left to a process of its own, so
+/// that whoever called this one over a network gets its exit code before the network goes.
+pub(super) fn schedule_reboot(sys: &Sys, looked: &Looked, plan: &Plan) -> Result<(), Failure> {
+    let Some(reboot) = looked.config.do_reboot.value.filter(|_| plan.work.armed) else {
+        return Ok(());
+    };
+    let words = ["reboot-when-due", "--run-id", &looked.run_id, "--after"];
     let mut argv = vec![EXECUTABLE.to_owned()];
     argv.extend(words.map(str::to_owned));
-    argv.push(seconds.to_string());
+    argv.push(reboot.seconds.to_string());
     Ok(sys.spawn_detached(&argv).context("scheduling the reboot")?)
 }
 
@@ -158,13 +168,15 @@ fn schedule_reboot(sys: &Sys, run_id: &str, seconds: u64) -> Result<(), Failure>
 pub fn reboot_when_due(sys: &Sys, run_id: &str, after: u64) -> Result<Exit, Failure> {
     sys.sleep(Duration::from_secs(after));
     let journal = Journal::read(sys)?;
-    let armed = journal.is_some_and(|journal| {
-        journal.complete() == Some(true)
-            && !journal.is_undone()
-            && journal.begin().is_some_and(|begin| begin.run_id == run_id)
-    });
-    if armed {
-        sys.ask_for_reboot().context("rebooting")?;
+    let armed = journal
+        .as_ref()
+        .filter(|journal| journal.complete() == Some(true) && !journal.is_undone())
+        .and_then(Journal::begin)
+        .filter(|begin| begin.run_id == run_id);
+    if let Some(begin) = armed {
+        let one_shot = begin.one_shot.as_ref();
+        sys.ask_for_reboot(one_shot.and_then(OneShot::reboot_argument))
+            .context("rebooting")?;
     }
     Ok(Exit::Done)
 }

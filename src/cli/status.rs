@@ -3,27 +3,54 @@
 use std::io;
 
 use anyhow::{Context, anyhow};
+use serde_json::json;
 
-use super::{Exit, Failure, one_shot, screen};
+use super::{Exit, Failure, lock, one_shot, screen};
 use crate::engine::journal::{Begin, Journal};
 use crate::report::{self, Outcome, Report};
+use crate::run_state::RunState;
 use crate::sys::Sys;
 
 /// `balena-migrate status`.
-pub fn status(sys: &Sys) -> Result<Exit, Failure> {
-    let text = match Journal::read(sys) {
-        Ok(Some(journal)) => describe(sys, &journal)?,
-        Ok(None) => "No migration is prepared or armed on this machine.\n".to_owned(),
-        Err(error) if is_denied(&error) => {
-            return Err(Failure(
-                Exit::Refused,
-                anyhow!("only root can read the journal; run it with sudo"),
-            ));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    screen::print(&text)?;
+pub fn status(sys: &Sys, as_json: bool) -> Result<Exit, Failure> {
+    let (state, text) = told(sys)?;
+    match as_json {
+        true => screen::print(&format!("{}\n", json!({"state": state, "message": text})))?,
+        false => screen::print(&text)?,
+    }
     Ok(Exit::Done)
+}
+
+fn told(sys: &Sys) -> Result<(RunState, String), Failure> {
+    if lock::is_held(sys) {
+        let text = "balena-migrate is at work on this machine, with a run or an undo.\n";
+        return Ok((RunState::Running, text.to_owned()));
+    }
+    match Journal::read(sys) {
+        Ok(Some(journal)) => Ok((at_rest(sys, &journal)?, describe(sys, &journal)?)),
+        Ok(None) => Ok((
+            RunState::Idle,
+            "No migration is prepared or armed on this machine.\n".to_owned(),
+        )),
+        Err(error) if is_denied(&error) => Err(Failure(
+            Exit::Refused,
+            anyhow!("only root can read the journal; run it with sudo"),
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the journal of a run tells while nobody is at work.
+fn at_rest(sys: &Sys, journal: &Journal) -> Result<RunState, Failure> {
+    let Some(begin) = journal.begin().filter(|_| !journal.is_undone()) else {
+        return Ok(RunState::Interrupted);
+    };
+    Ok(match journal.complete() {
+        None => RunState::Interrupted,
+        Some(false) => RunState::Prepared,
+        Some(true) if boot_id(sys)? == begin.boot_id => RunState::Armed,
+        Some(true) => RunState::Returned,
+    })
 }
 
 fn is_denied(error: &anyhow::Error) -> bool {
@@ -43,21 +70,17 @@ pub fn boot_id(sys: &Sys) -> Result<String, Failure> {
 
 /// A run in words, from its journal and what stage 2 left.
 pub fn describe(sys: &Sys, journal: &Journal) -> Result<String, Failure> {
-    let Some(begin) = journal.begin() else {
-        return Ok(interrupted());
-    };
-    Ok(match journal.complete() {
-        _ if journal.is_undone() => interrupted(),
-        None => interrupted(),
-        Some(false) => "A migration is prepared but not armed (NO_SETUP).\n\
+    Ok(match (at_rest(sys, journal)?, journal.begin()) {
+        (RunState::Prepared, _) => "A migration is prepared but not armed (NO_SETUP).\n\
                         `balena-migrate undo` removes what was made.\n"
             .to_owned(),
-        Some(true) if boot_id(sys)? == begin.boot_id => {
-            "A migration is armed: the next boot starts stage 2.\n\
+        (RunState::Armed, _) => "A migration is armed: the next boot starts stage 2.\n\
              `balena-migrate undo` takes everything back.\n"
-                .to_owned()
+            .to_owned(),
+        (RunState::Returned, Some(begin)) => after_reboot(sys, begin)?,
+        (RunState::Idle | RunState::Running | RunState::Interrupted | RunState::Returned, _) => {
+            interrupted()
         }
-        Some(true) => after_reboot(sys, begin)?,
     })
 }
 
@@ -77,10 +100,9 @@ fn after_reboot(sys: &Sys, begin: &Begin) -> Result<String, Failure> {
             text.push_str(&disk_errors(&sys.read(&log).unwrap_or_default()));
             text
         }
-        None => match (&begin.grubenv, &begin.variable) {
-            (Some(grubenv), _) => one_shot::without_report(sys, grubenv),
-            (None, Some(variable)) => one_shot::by_variable(sys, variable),
-            (None, None) => "A migration was armed, and stage 2 left no report: it could not reach this file \
+        None => match &begin.one_shot {
+            Some(one_shot) => one_shot::without_report(sys, one_shot),
+            None => "A migration was armed, and stage 2 left no report: it could not reach this file \
                      system, or was never started.\nLook at the console or at LOG_DRIVE. The old system \
                      is whole.\n"
                 .to_owned(),
@@ -194,17 +216,55 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::engine::journal::DIR;
+    use crate::engine::journal::{DIR, JournalWriter, Record};
 
     fn begin() -> Begin {
         Begin {
             run_id: "run-1".to_owned(),
             home: "/mig".to_owned(),
             boot_id: "boot-1".to_owned(),
-            grubenv: None,
+            one_shot: None,
             report: DIR.to_owned(),
-            variable: None,
         }
+    }
+
+    #[test]
+    fn each_state_has_its_word() {
+        let word = |records: &[Record], boot: &str| {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
+            std::fs::create_dir_all(root.path().join("proc/sys/kernel/random")).unwrap();
+            std::fs::write(root.path().join("proc/sys/kernel/random/boot_id"), boot).unwrap();
+            let sys = Sys::new(root.path());
+            if let [Record::Begin(begin), rest @ ..] = records {
+                let mut writer = JournalWriter::start(&sys, begin.clone()).unwrap();
+                rest.iter()
+                    .for_each(|record| writer.append(record).unwrap());
+            }
+            let (state, _) = told(&sys).map_err(|failure| failure.1).unwrap();
+            json!(state).as_str().unwrap().to_owned()
+        };
+        let complete = |armed| [Record::Begin(begin()), Record::Complete { armed }];
+        assert_eq!(word(&[], "boot-1"), "idle");
+        assert_eq!(word(&complete(true)[..1], "boot-1"), "interrupted");
+        assert_eq!(word(&complete(false), "boot-1"), "prepared");
+        assert_eq!(word(&complete(true), "boot-1"), "armed");
+        assert_eq!(word(&complete(true), "boot-2"), "returned");
+    }
+
+    #[test]
+    fn a_run_that_is_at_work_is_not_taken_for_one_that_was_cut_off() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["run", "var/lib"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let sys = Sys::new(root.path());
+        let state = || told(&sys).map_err(|failure| failure.1).unwrap().0;
+        let _writer = JournalWriter::start(&sys, begin()).unwrap();
+        let lock = lock::take(&sys).map_err(|failure| failure.1).unwrap();
+        assert_eq!(state(), RunState::Running);
+        drop(lock);
+        assert_eq!(state(), RunState::Interrupted);
     }
 
     /// What is said of a report that was written `seconds` after 1970.

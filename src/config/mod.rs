@@ -5,6 +5,7 @@
 //! at once, each with file, line and column and what to do about it.
 
 pub mod balena;
+pub mod edit;
 pub mod hostname;
 pub mod kind;
 pub(crate) mod path;
@@ -345,21 +346,23 @@ fn unknown(Assignment { name, value, .. }: Assignment) -> Option<Problem> {
     if let Some((_, instead)) = RETIRED.iter().find(|(retired, _)| *retired == name) {
         return (!value.is_empty()).then_some(Problem::Retired { name, instead });
     }
-    let nearest = nearest(&name);
+    let nearest = nearest(&name, SETTINGS.iter().map(|setting| setting.name));
     Some(Problem::Unknown { name, nearest })
 }
 
-/// The setting whose name is most like `name`, if one is like it at all.
-fn nearest(name: &str) -> Option<&'static str> {
+/// The name most like `name`, if one is like it at all.
+pub(crate) fn nearest(
+    name: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
     // Below this, suggestions are noise.
     const ALIKE: f64 = 0.75;
     let name = name.to_ascii_uppercase();
-    SETTINGS
-        .iter()
-        .map(|setting| (strsim::jaro_winkler(&name, setting.name), setting.name))
+    names
+        .map(|known| (strsim::jaro_winkler(&name, known), known))
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
+        .map(|(_, known)| known)
 }
 
 /// The text of a setting and its origin: option, file, default.

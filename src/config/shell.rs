@@ -7,6 +7,7 @@
 //! byte order mark is skipped.
 
 use std::fmt;
+use std::ops::Range;
 
 /// `NAME=value` as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Assignment {
     pub value: String,
     /// Where the name starts.
     pub at: Position,
+    /// The bytes of the text from the name to the end of the value, quotes and all.
+    pub bytes: Range<usize>,
 }
 
 /// A place in the file, as editors count it.
@@ -109,13 +112,25 @@ pub enum Wrong {
 /// Reads the assignments of `text`, in their order. Stops at the first thing that is wrong: what
 /// follows it can't be trusted to mean what it seems to.
 pub fn parse(text: &str) -> Result<Vec<Assignment>, SyntaxError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(text);
+    if let Some(rest) = text.strip_prefix('\u{feff}') {
+        reader.rest = rest;
+    }
     let mut assignments = Vec::new();
     while reader.peek().is_some() {
         command(&mut reader, &mut assignments)?;
     }
     Ok(assignments)
+}
+
+/// `value` as a word that a shell and [`parse`] read back: as it is when nothing in it could mean
+/// more, in single quotes otherwise.
+pub fn quote(value: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:@_".contains(&b);
+    match !value.is_empty() && value.bytes().all(plain) {
+        true => value.to_owned(),
+        false => format!("'{}'", value.replace('\'', "'\\''")),
+    }
 }
 
 /// Reads up to the end of a line or `;`: `[export] NAME=value …`.
@@ -174,12 +189,19 @@ enum Word {
 /// Reads a word: an assignment if it has a name and `=`, both unquoted.
 fn word(reader: &mut Reader) -> Result<Word, SyntaxError> {
     let at = reader.at;
+    let start = reader.offset();
     let name = reader.take_while(|c| !c.is_whitespace() && !"=+[;\"'\\$`&|<>()".contains(c));
     match reader.peek() {
         Some('=') if is_name(&name) => {
             reader.next();
             let value = value(reader)?;
-            Ok(Word::Assignment(Assignment { name, value, at }))
+            let bytes = start..reader.offset();
+            Ok(Word::Assignment(Assignment {
+                name,
+                value,
+                at,
+                bytes,
+            }))
         }
         Some('=') => Err(wrong(at, Wrong::BadName(name))),
         Some('+') if is_name(&name) && reader.second() == Some('=') => {
@@ -324,6 +346,8 @@ fn wrong(at: Position, what: Wrong) -> SyntaxError {
 /// The text, character by character, with its place. CR LF is read as LF.
 struct Reader<'a> {
     rest: &'a str,
+    /// Bytes in all of the text.
+    bytes: usize,
     at: Position,
 }
 
@@ -331,8 +355,14 @@ impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Self {
         Reader {
             rest: text,
+            bytes: text.len(),
             at: Position { line: 1, column: 1 },
         }
+    }
+
+    /// Bytes before the next character.
+    fn offset(&self) -> usize {
+        self.bytes - self.rest.len()
     }
 
     fn peek(&self) -> Option<char> {

@@ -1,36 +1,42 @@
-//! Makes what brings stage 2 back after a power cut in the middle of the flash: GRUB, the kernel and the
-//! initramfs on the disk itself, and the record that says how far the flash is.
+//! Makes what brings stage 2 back after a power cut in the middle of the flash: GRUB or the firmware's files, the
+//! kernel and the initramfs on the disk itself, and the record that says how far the flash is.
 //!
-//! The places come from [`super::keep`], the contents from [`core_image`] and [`core_esp`].
+//! The places come from [`super::keep`], the contents from [`core_image`], [`core_esp`] and [`core_fat`].
+
+use std::io;
 
 use anyhow::{Context, Result, bail};
 
 use super::act::run;
 use super::keep::{fill_reserved, read_manifest};
-use crate::boot::{core_esp, core_image};
+use crate::boot::core_fat::BoardFiles;
+use crate::boot::{core_esp, core_fat, core_image};
+use crate::efi;
+use crate::grub_platform;
 use crate::handover::{Extent, Resume};
+use crate::host::CoreTools;
+use crate::initramfs::{self, SmallFile};
 use crate::payload::digest::{hex, sha256_hex};
 use crate::place::{Kept, Manifest};
 use crate::resume::{BootFile, Record, State};
-use crate::step::core::{BuildCore, CORE, CoreFirmware, ESP, INITRAMFS, KERNEL, RECORD};
+use crate::secret::Secret;
+use crate::step::core::{BuildCore, CORE, CoreFirmware, ESP, FAT, INITRAMFS, KERNEL, RECORD};
 use crate::sys::Sys;
 
 /// What the hand-over says of it: known as soon as the files have their places.
 pub fn resume(sys: &Sys, core: &BuildCore) -> Result<Resume> {
     let manifest = read_manifest(sys, &core.keep.folder)?;
-    let (first_sector, secrets) = match core.firmware {
-        CoreFirmware::Bios => {
-            let path = format!("{}/boot.img", core.tools.dir);
+    let (first_sector, secrets) = match &core.firmware {
+        CoreFirmware::Bios(tools) => {
+            let path = format!("{}/boot.img", tools.dir);
             let boot_img = sys.read(&path).with_context(|| format!("reading {path}"))?;
             let code = core_image::boot_code(&boot_img, one_piece(&manifest, CORE)?)
                 .with_context(|| format!("using {path}"))?;
             (code, kept(&manifest, INITRAMFS)?.extents())
         }
-        CoreFirmware::Uefi { .. } => {
-            let place = one_piece(&manifest, ESP)?;
-            let first = core_esp::first_sector(place, core.keep.sector_bytes, signature(core));
-            let first = first.context("an MBR can't name a place so far behind on the disk")?;
-            (first.to_vec(), vec![place])
+        CoreFirmware::Uefi { .. } => by_partition(core, one_piece(&manifest, ESP)?, efi::MBR_KIND)?,
+        CoreFirmware::Board(_) => {
+            by_partition(core, one_piece(&manifest, FAT)?, core_fat::MBR_KIND)?
         }
     };
     Ok(Resume {
@@ -38,6 +44,13 @@ pub fn resume(sys: &Sys, core: &BuildCore) -> Result<Resume> {
         first_sector: hex(&first_sector),
         secrets,
     })
+}
+
+/// The first sector that leads to a partition in `place`, and what of that is secret.
+fn by_partition(core: &BuildCore, place: Extent, kind: u8) -> Result<(Vec<u8>, Vec<Extent>)> {
+    let first = core_esp::first_sector(place, kind, core.keep.sector_bytes, signature(core));
+    let first = first.context("an MBR can't name a place so far behind on the disk")?;
+    Ok((first.to_vec(), vec![place]))
 }
 
 /// The signature of the disk while only stage 2 is on it; never 0, which stands for none.
@@ -51,9 +64,10 @@ pub fn build(sys: &Sys, core: &BuildCore) -> Result<()> {
     let initramfs = sys
         .read(&core.initramfs)
         .with_context(|| format!("reading {}", core.initramfs))?;
-    let boot_files = match core.firmware {
-        CoreFirmware::Bios => for_bios(sys, core, &initramfs)?,
-        CoreFirmware::Uefi { bits } => for_uefi(sys, core, bits, &initramfs)?,
+    let boot_files = match &core.firmware {
+        CoreFirmware::Bios(tools) => for_bios(sys, core, tools, &initramfs)?,
+        CoreFirmware::Uefi { bits, tools } => for_uefi(sys, core, *bits, tools, &initramfs)?,
+        CoreFirmware::Board(board) => for_board(sys, core, board, &initramfs)?,
     };
     let record = Record {
         run_id: core.run_id.clone(),
@@ -67,7 +81,12 @@ pub fn build(sys: &Sys, core: &BuildCore) -> Result<()> {
     Ok(())
 }
 
-fn for_bios(sys: &Sys, core: &BuildCore, initramfs: &[u8]) -> Result<Vec<BootFile>> {
+fn for_bios(
+    sys: &Sys,
+    core: &BuildCore,
+    tools: &CoreTools,
+    initramfs: &[u8],
+) -> Result<Vec<BootFile>> {
     let initramfs = fill_reserved(sys, &core.keep, INITRAMFS, initramfs)?;
     let manifest = read_manifest(sys, &core.keep.folder)?;
     let kernel = kept(&manifest, KERNEL)?;
@@ -76,7 +95,7 @@ fn for_bios(sys: &Sys, core: &BuildCore, initramfs: &[u8]) -> Result<Vec<BootFil
         &used_of(&initramfs),
         &core.arguments,
     );
-    let image = make_core_image(sys, core, &config)?;
+    let image = make_core_image(sys, core, tools, &config)?;
     let place = one_piece(&manifest, CORE)?;
     let image = core_image::settle(image, place)?;
     let image = fill_reserved(sys, &core.keep, CORE, &image)?;
@@ -87,7 +106,13 @@ fn for_bios(sys: &Sys, core: &BuildCore, initramfs: &[u8]) -> Result<Vec<BootFil
     ])
 }
 
-fn for_uefi(sys: &Sys, core: &BuildCore, bits: u32, initramfs: &[u8]) -> Result<Vec<BootFile>> {
+fn for_uefi(
+    sys: &Sys,
+    core: &BuildCore,
+    bits: u32,
+    tools: &CoreTools,
+    initramfs: &[u8],
+) -> Result<Vec<BootFile>> {
     let read = |path: &str| sys.read(path).with_context(|| format!("reading {path}"));
     let manifest = read_manifest(sys, &core.keep.folder)?;
     let files = core_esp::Files {
@@ -95,9 +120,10 @@ fn for_uefi(sys: &Sys, core: &BuildCore, bits: u32, initramfs: &[u8]) -> Result<
         grub: &make_image(
             sys,
             core,
-            core_esp::platform(bits),
+            tools,
+            grub_platform::efi(bits),
             core_esp::PREFIX,
-            &core_esp::MODULES,
+            &grub_platform::EFI_MODULES,
             &[],
         )?,
         kernel: &read(&core.kernel)?,
@@ -111,8 +137,53 @@ fn for_uefi(sys: &Sys, core: &BuildCore, bits: u32, initramfs: &[u8]) -> Result<
     Ok(vec![boot_file(ESP, &image)])
 }
 
+fn for_board(
+    sys: &Sys,
+    core: &BuildCore,
+    board: &BoardFiles,
+    initramfs: &[u8],
+) -> Result<Vec<BootFile>> {
+    let mut whole = missing_files(sys, core)?;
+    whole.extend_from_slice(initramfs);
+    let read = |path: &str| {
+        let path = format!("{}/{path}", board.point);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+        sys.read(&path).map_err(named)
+    };
+    let files = core_fat::Files {
+        config: &board.config,
+        arguments: &core.arguments,
+        initramfs: &whole,
+        firmware: &board.firmware,
+        read: &read,
+    };
+    let manifest = read_manifest(sys, &core.keep.folder)?;
+    let image = core_fat::image(one_piece(&manifest, FAT)?.bytes, &files)
+        .context("putting the kernel and the initramfs into a boot partition")?;
+    let image = fill_reserved(sys, &core.keep, FAT, &image)?;
+    Ok(vec![boot_file(FAT, &image)])
+}
+
+/// What is not in the initramfs, as an archive before it. Not packed: the kernel takes that before whatever else.
+fn missing_files(sys: &Sys, core: &BuildCore) -> Result<Vec<u8>> {
+    let mut files = Vec::new();
+    for file in &core.aside {
+        let content = sys.read(&file.path);
+        files.push(SmallFile {
+            path: file.content.clone(),
+            content: Secret::new(content.with_context(|| format!("reading {}", file.path))?),
+        });
+    }
+    initramfs::archive(&files).context("packing the files for the new system")
+}
+
 /// With its configuration in an archive inside of it.
-fn make_core_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>> {
+fn make_core_image(
+    sys: &Sys,
+    core: &BuildCore,
+    tools: &CoreTools,
+    config: &str,
+) -> Result<Vec<u8>> {
     let archive = format!("{}/core.tar", core.keep.folder);
     let memdisk = core_image::memdisk(config).context("packing the configuration of the core")?;
     sys.write_whole(&archive, &memdisk, 0o600, None)
@@ -120,9 +191,10 @@ fn make_core_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>>
     let image = make_image(
         sys,
         core,
-        core_image::FORMAT,
+        tools,
+        grub_platform::BIOS,
         core_image::PREFIX,
-        &crate::host::CORE_MODULES,
+        &grub_platform::BIOS_MODULES,
         &["-m", "core.tar"],
     )?;
     sys.remove_file(&archive)
@@ -134,6 +206,7 @@ fn make_core_image(sys: &Sys, core: &BuildCore, config: &str) -> Result<Vec<u8>>
 fn make_image(
     sys: &Sys,
     core: &BuildCore,
+    tools: &CoreTools,
     platform: &str,
     prefix: &str,
     modules: &[&str],
@@ -141,7 +214,7 @@ fn make_image(
 ) -> Result<Vec<u8>> {
     let folder = &core.keep.folder;
     let image = format!("{folder}/core.img");
-    let first = [&*core.tools.mkimage, "-O", platform, "-d", &core.tools.dir];
+    let first = [&*tools.mkimage, "-O", platform, "-d", &tools.dir];
     let place = ["-p", prefix, "-o", "core.img"];
     let words = first.iter().chain(&place).chain(more).chain(modules);
     let argv: Vec<String> = words.map(|word| (*word).to_owned()).collect();

@@ -8,7 +8,7 @@ use std::io;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::step::Undo;
+use crate::step::{OneShot, Undo};
 use crate::sys::Sys;
 use crate::sys::files::Appender;
 
@@ -56,13 +56,10 @@ pub struct Begin {
     pub home: String,
     /// Which boot of the machine it was, from /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
-    /// grubenv, when the one-shot is armed there: `status` looks into it.
-    pub grubenv: Option<String>,
+    /// Where the next boot is noted, when it is armed: `status` looks into it.
+    pub one_shot: Option<OneShot>,
     /// Folder in which stage 2 leaves its report.
     pub report: String,
-    /// The EFI variable, when it is armed there: it is gone once the one-shot was taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variable: Option<String>,
 }
 
 /// A journal as it was read.

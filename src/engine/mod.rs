@@ -14,6 +14,7 @@ pub mod undo;
 use anyhow::Result;
 
 use crate::plan::Steps;
+use crate::step::OneShot;
 use crate::sys::Sys;
 use journal::{Begin, JournalWriter, Record};
 use keep::NoRoom;
@@ -77,7 +78,7 @@ fn apply_steps(
     begin: Begin,
     say: &mut dyn FnMut(usize, &str),
 ) -> Result<()> {
-    let grubenv = begin.grubenv.clone();
+    let one_shot = begin.one_shot.clone();
     let mut journal = JournalWriter::start(sys, begin)?;
     for (number, step) in work.steps.iter().enumerate() {
         let what = step.describe();
@@ -93,17 +94,18 @@ fn apply_steps(
     }
     // What was renamed into place is durable by itself; tools of the distribution promise nothing.
     sys.sync();
-    if let Some(grubenv) = grubenv {
-        settle(sys, &grubenv);
-    }
+    settle(sys, one_shot.as_ref());
     journal.append(&Record::Complete { armed: work.armed })
 }
 
-/// Lets GRUB see what was done in its folder, also when power goes at once.
+/// Lets the boot loader see what was done in its folder, also when power goes at once.
 ///
 /// A failure is only logged: the file system does the same within half a minute.
-fn settle(sys: &Sys, grubenv: &str) {
-    if let Err(error) = sys.settle(grubenv) {
-        log::warn!("bringing {grubenv} to its place on the disk: {error}");
+fn settle(sys: &Sys, one_shot: Option<&OneShot>) {
+    let Some(file) = one_shot.and_then(OneShot::file) else {
+        return;
+    };
+    if let Err(error) = sys.settle(file) {
+        log::warn!("bringing {file} to its place on the disk: {error}");
     }
 }

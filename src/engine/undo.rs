@@ -43,9 +43,8 @@ pub fn undo(sys: &Sys) -> Result<Undone> {
         if !undone.left.is_empty() {
             return Ok(undone);
         }
-        if let Some(grubenv) = journal.begin().and_then(|begin| begin.grubenv.as_deref()) {
-            super::settle(sys, grubenv);
-        }
+        let begin = journal.begin();
+        super::settle(sys, begin.and_then(|begin| begin.one_shot.as_ref()));
         // From here on the saved files may go, and another undo must not look for them.
         JournalWriter::resume(sys)?.append(&Record::Undone)?;
     }

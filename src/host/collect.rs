@@ -28,8 +28,10 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         .context("reading /proc/meminfo")?;
     let disks = disks::collect(sys)?;
     let mounts = mounts::collect(sys, &disks)?;
-    let kernel = kernel::collect(sys, &mounts)?;
+    let firmware = firmware::collect(sys, &disks, &mounts);
+    let kernel = kernel::collect(sys, &mounts, &firmware)?;
     Ok(Host {
+        taken: Some(jiff::Timestamp::now().as_second()),
         euid: sys.euid(),
         hostname: hostname(sys).unwrap_or(uname.nodename),
         machine: uname.machine,
@@ -38,7 +40,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         os: os_release(sys),
         initramfs_tools: initramfs_tools::collect(sys, &kernel.release),
         kernel,
-        firmware: firmware::collect(sys, &disks, &mounts),
+        firmware,
         memory: meminfo::parse(&text)?,
         disks,
         mounts,

@@ -4,6 +4,7 @@
 //! What sysfs says is taken from `/sys/block` (kernel: ABI/stable/sysfs-block); what is on a disk is
 //! read from its first bytes. A disk that can't be read (no root, no medium) is listed without that.
 
+use std::collections::{HashSet, VecDeque};
 use std::io::Read;
 
 use anyhow::Context;
@@ -56,7 +57,7 @@ fn is_disk(sys: &Sys, name: &str) -> bool {
 }
 
 /// Boot and protected areas of an eMMC, such as `mmcblk0boot1`.
-fn is_mmc_area(name: &str) -> bool {
+pub(super) fn is_mmc_area(name: &str) -> bool {
     name.strip_prefix("mmcblk").is_some_and(|rest| {
         let area = rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
         !area.is_empty()
@@ -132,15 +133,19 @@ fn partitions(sys: &Sys, dir: &str) -> anyhow::Result<Vec<Partition>> {
     Ok(partitions)
 }
 
-/// Modules of the drivers from the disk up to the root of the device tree, without repetition.
+/// Modules of the drivers from the disk up to the root of the device tree, and of what these can't do
+/// without (clocks, resets, regulators), without repetition.
 fn modules(sys: &Sys, dir: &str) -> Vec<String> {
     let mut modules = Vec::new();
     let Ok(device) = sys.canonical(&format!("{dir}/device")) else {
         return modules;
     };
-    for start in controllers(sys, device) {
+    let mut starts: VecDeque<String> = controllers(sys, device).into();
+    let mut seen = HashSet::new();
+    while let Some(start) = starts.pop_front() {
         let mut at = start.as_str();
-        while at.starts_with("/sys/devices/") {
+        while at.starts_with("/sys/devices/") && seen.insert(at.to_owned()) {
+            starts.extend(suppliers(sys, at));
             let link = sys.canonical(&format!("{at}/driver/module")).ok();
             // What is built in may have a folder in /sys/module too, but no state.
             let loaded = link.filter(|module| sys.exists(&format!("{module}/initstate")));
@@ -153,6 +158,16 @@ fn modules(sys: &Sys, dir: &str) -> Vec<String> {
         }
     }
     modules
+}
+
+/// The devices that a device waits for before its driver takes it (kernel: ABI/testing/sysfs-devices-supplier):
+/// on boards these are not above it in the tree.
+fn suppliers(sys: &Sys, device: &str) -> Vec<String> {
+    let names = sys.list(device).unwrap_or_default().into_iter();
+    names
+        .filter(|name| name.starts_with("supplier:"))
+        .filter_map(|name| sys.canonical(&format!("{device}/{name}/supplier")).ok())
+        .collect()
 }
 
 /// Where the way to the hardware starts: at the device itself, except that a multipath NVMe
@@ -179,7 +194,7 @@ fn head_of(sys: &Sys, name: &str, bytes: usize) -> Option<Vec<u8>> {
 }
 
 /// A sysfs attribute without blanks around it; `None` when it is missing or empty.
-fn attribute(sys: &Sys, path: &str) -> Option<String> {
+pub(super) fn attribute(sys: &Sys, path: &str) -> Option<String> {
     let bytes = sys.read(path).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0');

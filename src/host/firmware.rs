@@ -1,12 +1,14 @@
 //! Reads what started the kernel. Called by the collector.
 
-use super::{Disk, Firmware, Mount, uefi};
+use super::{Disk, Firmware, Mount, raspberry_pi, u_boot, uefi};
 use crate::efi;
 use crate::sys::Sys;
 
 /// Firmware of the machine.
 pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Firmware {
     let is_efi = sys.exists("/sys/firmware/efi");
+    let raspberry_pi = raspberry_pi::collect(sys, mounts);
+    let is_other = !is_efi && raspberry_pi.is_none();
     let secure_boot = sys.read_efi(&efi::global("SecureBoot")).ok().flatten();
     Firmware {
         efi: is_efi,
@@ -16,6 +18,8 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Firmware {
             .read("/proc/device-tree/model")
             .ok()
             .map(|bytes| model(&bytes)),
+        raspberry_pi,
+        u_boot: is_other.then(|| u_boot::collect(sys)).flatten(),
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::grub_cfg::GrubCfg;
 use super::grub_tools::{find_program, image_tools};
-use super::{CORE_MODULES, CustomCfg, Grub};
-use crate::boot::core_image;
+use super::{CustomCfg, Grub};
+use crate::grub_platform;
 use crate::sys::Sys;
 
 /// Where distributions keep GRUB's folder.
@@ -51,7 +51,12 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
         custom_cfg,
         generator: generator(sys, &dir),
         menu,
-        core_tools: image_tools(sys, core_image::FORMAT, Some(&dir), &CORE_MODULES),
+        core_tools: image_tools(
+            sys,
+            grub_platform::BIOS,
+            Some(&dir),
+            &grub_platform::BIOS_MODULES,
+        ),
         dir,
     })
 }

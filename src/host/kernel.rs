@@ -5,7 +5,7 @@ use std::io::Read;
 
 use anyhow::Context;
 
-use super::{Kernel, Mount};
+use super::{Firmware, Kernel, Mount, arm_kernel};
 use crate::sys::Sys;
 
 /// Bytes from the start of a kernel image that hold its version: the setup header of x86 points at
@@ -14,14 +14,18 @@ const HEAD_BYTES: u64 = 0x200 + 0x10000 + 256;
 
 /// The running kernel. `mounts` are needed since a boot loader names files as their file system
 /// does.
-pub(super) fn collect(sys: &Sys, mounts: &[Mount]) -> anyhow::Result<Kernel> {
+pub(super) fn collect(sys: &Sys, mounts: &[Mount], firmware: &Firmware) -> anyhow::Result<Kernel> {
     let text = |path: &str| {
         let text = sys.read(path).with_context(|| format!("reading {path}"))?;
         anyhow::Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
     };
     let release = text("/proc/sys/kernel/osrelease")?;
     let cmdline = text("/proc/cmdline")?;
-    let image = candidates(&cmdline, &release, mounts)
+    let images = match &firmware.raspberry_pi {
+        Some(board) => board.kernel().into_iter().collect(),
+        None => candidates(&cmdline, &release, mounts),
+    };
+    let image = images
         .into_iter()
         .find(|path| is_kernel(sys, path, &release));
     let config = build_config(sys, &release);
@@ -81,7 +85,11 @@ fn is_kernel(sys: &Sys, path: &str, release: &str) -> bool {
     }
     match head_of(sys, path).and_then(|head| x86_version(&head)) {
         Some(version) => version == release,
-        None => path.ends_with(release),
+        None if path.ends_with(release) => true,
+        None => {
+            let image = sys.read(path).unwrap_or_default();
+            arm_kernel::release(&image).is_some_and(|version| version == release)
+        }
     }
 }
 

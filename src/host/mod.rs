@@ -4,6 +4,7 @@
 //! snapshots (`balena-migrate facts`) are test fixtures, and from here to the first step the code is
 //! pure. Nothing in it is secret: of the network files it holds where they are, not what they say.
 
+mod arm_kernel;
 pub mod collect;
 mod disks;
 mod firmware;
@@ -19,22 +20,31 @@ mod mounts;
 pub mod network;
 mod os;
 mod processor;
+pub mod raspberry_pi;
 mod reach;
 mod swaps;
 mod target;
+pub mod u_boot;
 pub mod uefi;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use self::raspberry_pi::RaspberryPi;
+use self::u_boot::UBoot;
 use self::uefi::Uefi;
-use crate::handover::TableIdentity;
+use crate::handover::{self, TableIdentity};
 use crate::meminfo::Memory;
+use crate::raspberry_pi::board::Bits64;
 
 /// A device as it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
+    /// When it was taken, by this machine's clock, in seconds since 1970 in UTC. Older snapshots have nothing of
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<i64>,
     /// Effective user id of this process.
     pub euid: u32,
     /// `uname -n`.
@@ -132,9 +142,25 @@ pub struct Firmware {
     pub uefi: Option<Uefi>,
     /// /proc/device-tree/model.
     pub device_tree_model: Option<String>,
+    /// More of a Raspberry Pi. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raspberry_pi: Option<RaspberryPi>,
+    /// More of another board. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub u_boot: Option<UBoot>,
 }
 
 impl Firmware {
+    /// What starts systems on this machine.
+    pub fn kind(&self) -> handover::Firmware {
+        let is_board = self.raspberry_pi.is_some() || self.u_boot.is_some();
+        match (self.efi, is_board) {
+            (true, _) => handover::Firmware::Efi,
+            (false, true) => handover::Firmware::Board,
+            (false, false) => handover::Firmware::Bios,
+        }
+    }
+
     /// 32 or 64: the programs that UEFI firmware starts have so many bits, 64 where it does not say.
     pub fn bits(&self) -> u32 {
         self.uefi.as_ref().and_then(|uefi| uefi.bits).unwrap_or(64)
@@ -355,16 +381,9 @@ impl InitramfsTools {
 pub struct CoreTools {
     /// `grub-mkimage` or `grub2-mkimage`.
     pub mkimage: String,
-    /// The folder with boot.img, kernel.img and [`CORE_MODULES`].
+    /// The folder with boot.img, kernel.img and [`crate::grub_platform::BIOS_MODULES`].
     pub dir: String,
 }
-
-/// The modules of GRUB in the core that brings stage 2 back: disks by the BIOS, an archive for its
-/// configuration, and the commands in it.
-pub const CORE_MODULES: [&str; 11] = [
-    "biosdisk", "memdisk", "tar", "normal", "linux", "boot", "echo", "sleep", "reboot", "serial",
-    "terminal",
-];
 
 /// GRUB's custom.cfg.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -440,8 +459,16 @@ impl Host {
         match is_32_bit_x86(&self.machine) {
             true if self.long_mode == Some(true) => "x86_64",
             true => "i686",
+            false if self.is_64_bit_board() => "aarch64",
             false => &self.machine,
         }
+    }
+
+    /// Whether this is a board whose makers sell 64-bit kernels for it.
+    fn is_64_bit_board(&self) -> bool {
+        let board = self.firmware.raspberry_pi.as_ref();
+        let model = board.and_then(RaspberryPi::model);
+        model.is_some_and(|model| model.bits_64 != Bits64::Not)
     }
 
     /// The mount that holds `path` (absolute, without `..`), by the longest mount point.

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::grub_tools::image_tools;
 use super::{CoreTools, Disk, Mount, mounts};
-use crate::boot::core_esp;
 use crate::efi::load_option::{ACTIVE, LoadOption, PartitionId};
 use crate::efi::{self, gpt};
+use crate::grub_platform;
 use crate::handover::TableIdentity;
 use crate::sys::{Sys, efivars};
 
@@ -124,8 +124,8 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
         core_tools: None,
         grub_stub: None,
     };
-    let platform = core_esp::platform(found.bits.unwrap_or(64));
-    found.core_tools = image_tools(sys, platform, Some(GRUB_DIR), &core_esp::MODULES);
+    let platform = grub_platform::efi(found.bits.unwrap_or(64));
+    found.core_tools = image_tools(sys, platform, Some(GRUB_DIR), &grub_platform::EFI_MODULES);
     found.esp = found.find_esp(sys, disks, mounts);
     let point = found.esp_mount(mounts).map(|mount| mount.point.clone());
     found.esp_is_open = point

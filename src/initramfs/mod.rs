@@ -100,6 +100,23 @@ pub fn measure(sys: &Sys, recipe: &Recipe, handover: &[u8]) -> anyhow::Result<u6
     Ok(counted.0)
 }
 
+/// Files alone, as an archive that goes before an initramfs.
+pub fn archive(files: &[SmallFile]) -> io::Result<Vec<u8>> {
+    let mut folders = BTreeSet::new();
+    for file in files {
+        add_folders(&mut folders, &file.path);
+    }
+    let mut archive = cpio::Archive::new(Vec::new());
+    for folder in folders {
+        archive.folder(&folder, 0o755)?;
+    }
+    for file in files {
+        let content = file.content.expose();
+        archive.file(&file.path, 0o600, content.len() as u64, content)?;
+    }
+    archive.finish()
+}
+
 /// Writes the whole initramfs.
 fn write<W: Write>(sys: &Sys, recipe: &Recipe, handover: &[u8], out: W) -> io::Result<W> {
     match recipe.compression {
@@ -153,14 +170,17 @@ fn folders(recipe: &Recipe, module_paths: &[String]) -> BTreeSet<String> {
     let files = recipe.files.iter().map(|file| &file.path);
     let paths = files.chain(module_paths).map(String::as_str);
     for path in paths.chain([handover::PATH, "/init"]) {
-        let path = inside(path);
-        let mut path = path.as_str();
-        while let Some((folder, _)) = path.rsplit_once('/').filter(|(rest, _)| !rest.is_empty()) {
-            folders.insert(folder.to_owned());
-            path = folder;
-        }
+        add_folders(&mut folders, &inside(path));
     }
     folders
+}
+
+/// Adds the folders that a path is in.
+fn add_folders(folders: &mut BTreeSet<String>, mut path: &str) {
+    while let Some((folder, _)) = path.rsplit_once('/').filter(|(rest, _)| !rest.is_empty()) {
+        folders.insert(folder.to_owned());
+        path = folder;
+    }
 }
 
 /// Puts the file into an error about it.

@@ -31,6 +31,9 @@ pub const OPTIONAL: [&str; 7] = [
 /// What shows the variables of UEFI firmware, if it is not built in.
 pub const EFI_VARIABLES: &str = "efivarfs";
 
+/// What restarts a Raspberry Pi: without it a reboot hangs for ever.
+pub const RASPBERRY_PI_RESTART: &str = "bcm2835_wdt";
+
 /// A module to put into the initramfs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleFile {

@@ -2,11 +2,11 @@
 //! material, before there is a plan: whatever is missing is said while nothing is changed.
 
 use super::{File, NewGrub, Piece, config, sectors};
-use crate::boot::{core_esp, core_image};
 use crate::config::Config;
 use crate::config::kind::HomeFile;
 use crate::efi;
 use crate::finding::Finding;
+use crate::grub_platform;
 use crate::handover::TableIdentity;
 use crate::host::grub_tools::image_tools;
 use crate::host::{CoreTools, Host};
@@ -120,7 +120,7 @@ impl Job<'_> {
         if self.image.boot.efi_loaders.contains(&name.to_owned()) {
             return Err(self.needless());
         }
-        let platform = core_esp::platform(bits);
+        let platform = grub_platform::efi(bits);
         let (program, tools) = self.make(platform, "/EFI/BOOT", &[])?;
         let file = File {
             path: format!("/EFI/BOOT/{name}"),
@@ -143,7 +143,7 @@ impl Job<'_> {
 
     fn made_for_bios(&self) -> Result<(Vec<u8>, Vec<u8>, String), Finding> {
         // A prefix without a disk: the one that the BIOS has started.
-        let (core, tools) = self.make(core_image::FORMAT, "(,msdos1)/grub", &["biosdisk"])?;
+        let (core, tools) = self.make(grub_platform::BIOS, "(,msdos1)/grub", &["biosdisk"])?;
         let path = format!("{}/boot.img", tools.dir);
         let boot_img = self.sys.read(&path).map_err(|error| {
             Finding::error(
@@ -172,7 +172,7 @@ impl Job<'_> {
                      this machine has not got"
                 ),
                 match platform {
-                    core_image::FORMAT => {
+                    grub_platform::BIOS => {
                         "install them (package grub-pc-bin), or set GRUB_BOOT_IMG and GRUB_CORE_IMG"
                     }
                     _ => "install them (packages grub-common and grub-efi-amd64-bin)",

@@ -1,9 +1,12 @@
 //! The OS image: opening it as a stream, and looking into it without unpacking it.
 //!
-//! Stage 1 scans the whole image once; stage 2 reads it twice, to verify and to flash.
+//! Stage 1 scans the whole image once; stage 2 reads it twice, to verify and to flash; `extract` goes
+//! back and forth in it.
 
 mod blocks;
+mod boot_files;
 pub mod digest;
+pub mod indexed;
 mod members;
 pub mod scan;
 mod source;

@@ -17,7 +17,7 @@ pub fn keep(
     choice: &Choice,
     image: &Image,
     backup: Option<&BackupPlace>,
-    core: Option<CoreFirmware>,
+    core: Option<&CoreFirmware>,
 ) -> Option<Keep> {
     if choice.payload != Waits::Extents && core.is_none() {
         return None;

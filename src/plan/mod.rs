@@ -2,6 +2,7 @@
 //!
 //! Called by the command line after the checks found no error; the engine applies it.
 
+mod aside;
 mod kept;
 mod new_files;
 mod sealed;
@@ -19,13 +20,14 @@ use crate::check::{Subject, resume};
 use crate::config::Config;
 use crate::engine::journal::DIR;
 use crate::growth::DataPlace;
+use crate::handover::Firmware;
 use crate::host::Host;
 use crate::initramfs::tool::{self, Tool};
 use crate::initramfs::{Compression, Recipe};
 use crate::place::Waits;
 use crate::step::by_tool::{self, ByTool};
-use crate::step::core::BuildCore;
-use crate::step::{BackupPlace, Step};
+use crate::step::core::{Aside, BuildCore};
+use crate::step::{BackupPlace, OneShot, Step};
 use crate::sys::identity::EXECUTABLE;
 use crate::sys::own_root;
 
@@ -38,12 +40,10 @@ pub struct Plan {
     pub summary: Summary,
     /// What the engine does.
     pub work: Steps,
-    /// grubenv, when the one-shot is armed there.
-    pub grubenv: Option<String>,
+    /// Where the next boot is noted, when it is armed.
+    pub one_shot: Option<OneShot>,
     /// Folder in which stage 2 leaves its report.
     pub report: String,
-    /// The EFI variable, when it is armed there.
-    pub variable: Option<String>,
 }
 
 /// The steps of a plan.
@@ -83,7 +83,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         .expect("checked: its place");
     let backup = backup_place(subject, choice.backup);
 
-    let (handover, files) = sealed::handover(
+    let (mut handover, mut files) = sealed::handover(
         subject,
         run_id,
         &sealed::Ahead {
@@ -94,6 +94,10 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             payload: choice.payload,
         },
     );
+    let (secrets, aside) = match host.firmware.kind() {
+        Firmware::Board => aside::take_out(&mut handover, &mut files, &report),
+        Firmware::Bios | Firmware::Efi => (Vec::new(), Vec::new()),
+    };
     let need = Need::of(subject, scan, choice.payload, choice.backup);
     let data = DataPlace::of(scan, disk.bytes).expect("checked: the labels");
     let means = resume::means(subject, scan, &choice);
@@ -105,16 +109,16 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
         &choice,
         &handover.payload.image,
         backup.as_ref(),
-        means.as_ref().ok().map(|means| means.firmware),
+        means.as_ref().ok().map(|means| &means.firmware),
     );
     let core = means.ok().map(|means| {
         Box::new(BuildCore {
             keep: keep.clone().expect("a core is kept"),
             firmware: means.firmware,
             kernel: host.kernel.image.clone().expect("checked: the kernel"),
-            tools: means.tools.clone(),
             arguments: resume_arguments(config, host, &start),
             initramfs: start.ours.clone(),
+            aside: start.inside(aside),
             run_id: run_id.to_owned(),
         })
     });
@@ -161,6 +165,7 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             path: report.clone(),
         });
     }
+    steps.extend(secrets);
     steps.extend(backup_step(subject));
     let kept = keep.as_ref().map(|keep| keep.folder.clone());
     steps.extend(keep.map(|keep| Step::Keep(Box::new(keep))));
@@ -179,13 +184,11 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     steps.extend(start.by.as_ref().map(|_| Step::MakeFolder {
         path: tool::FOLDER.to_owned(),
     }));
+    let root = start.root();
     steps.push(Step::BuildInitramfs {
         path: start.ours,
         recipe: Box::new(Recipe {
-            root: match start.by {
-                Some(_) => own_root::PATH,
-                None => "",
-            },
+            root,
             executable: EXECUTABLE.to_owned(),
             modules: material.modules.clone(),
             files,
@@ -194,20 +197,16 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
     });
     steps.extend(start.by.map(|by| Step::BuildByTool(Box::new(by))));
     steps.extend(core.map(Step::BuildCore));
-    let armed = armament.is_some();
-    let grubenv = armament
-        .as_ref()
-        .and_then(|armament| armament.grubenv.clone());
-    let variable = armament
-        .as_ref()
-        .and_then(|armament| armament.pending.clone());
+    let one_shot = armament.as_ref().map(|armament| armament.one_shot.clone());
     steps.extend(armament.into_iter().flat_map(|armament| armament.steps));
     Plan {
         summary,
-        work: Steps { steps, armed },
-        grubenv,
+        work: Steps {
+            steps,
+            armed: one_shot.is_some(),
+        },
+        one_shot,
         report,
-        variable,
     }
 }
 
@@ -252,6 +251,25 @@ impl Start {
             },
             by,
         }
+    }
+}
+
+impl Start {
+    /// The folder of the initramfs that everything of ours is in; empty for its root.
+    fn root(&self) -> &'static str {
+        match self.by {
+            Some(_) => own_root::PATH,
+            None => "",
+        }
+    }
+
+    /// The same files, with that folder before their paths in the initramfs.
+    fn inside(&self, files: Vec<Aside>) -> Vec<Aside> {
+        let files = files.into_iter().map(|file| Aside {
+            content: format!("{}{}", self.root(), file.content),
+            ..file
+        });
+        files.collect()
     }
 }
 

@@ -5,8 +5,8 @@ use super::new_files::NewContent;
 use crate::boot::{Armament, OldBootFile};
 use crate::check::Subject;
 use crate::handover::{
-    self, DiskIdentity, FilePath, Firmware, FsIdentity, Handover, Image, ImagePartition, Install,
-    LogDrive, OldFile, OldSystem, Overlay, Payload, Place, ReportPlace, Restore, StoredFile,
+    self, DiskIdentity, FilePath, FsIdentity, Handover, Image, ImagePartition, Install, LogDrive,
+    OldFile, OldSystem, Overlay, Payload, Place, ReportPlace, Restore, StoredFile,
 };
 use crate::host::{Disk, Host, Mount};
 use crate::initramfs::SmallFile;
@@ -72,10 +72,7 @@ pub fn handover(subject: &Subject, run_id: &str, ahead: &Ahead) -> (Handover, Ve
             fs: fs_of(haven),
             dir: host.path_in_fs(report).expect("checked: the root"),
         },
-        firmware: match host.firmware.efi {
-            true => Firmware::Efi,
-            false => Firmware::Bios,
-        },
+        firmware: host.firmware.kind(),
         efi: host.firmware.efi.then(|| efi(host, disk, armament)),
         log_drive: log_drive(subject),
         memory_reserve: config.mem_min_free_s2.bytes() + scan.unpack_memory,
@@ -175,6 +172,7 @@ fn install(number: usize, file: &NewContent, files: &mut Vec<SmallFile>) -> Inst
     });
     Install {
         content,
+        from: None,
         partition: file.partition,
         path: file.path.clone(),
         bytes: file.content.expose().len() as u64,

@@ -32,6 +32,7 @@ pub fn other(firmware: Firmware, first: &[u8], boot: &Sys) -> Option<Other> {
     let (ours, folder) = match firmware {
         Firmware::Bios => (FOR_BIOS, FOR_EFI),
         Firmware::Efi => (FOR_EFI, FOR_BIOS),
+        Firmware::Board => return None,
     };
     let is_mbr = first.get(KIND).is_some_and(|kind| *kind != PROTECTIVE);
     (is_mbr && boot.exists(ours)).then_some(Other { folder })

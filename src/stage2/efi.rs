@@ -46,7 +46,7 @@ pub fn disarm(work: &Work) {
 /// Where the first sector that is going to be written names an EFI system partition: gives that an entry,
 /// first in the boot order. As long as the partition is not there, the firmware goes on to the next.
 pub fn rearm(work: &Work, disk: &Disk, first_sector: &[u8]) {
-    if work.handover.firmware == Firmware::Bios {
+    if work.handover.firmware != Firmware::Efi {
         return;
     }
     let Some(drive) = own_partition(disk, first_sector) else {
@@ -68,7 +68,7 @@ fn try_rearm(work: &Work, drive: HardDrive) -> anyhow::Result<()> {
 
 /// Takes back what [`rearm`] did, for the old system.
 pub fn forget(work: &Work) {
-    if work.handover.firmware == Firmware::Bios {
+    if work.handover.firmware != Firmware::Efi {
         return;
     }
     if let Err(error) = try_forget(work) {

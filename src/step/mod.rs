@@ -19,6 +19,44 @@ use crate::handover::{Handover, Place};
 use crate::initramfs::Recipe;
 use crate::secret::Secret;
 
+/// Where it is noted that the next boot goes to stage 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OneShot {
+    /// In this grubenv, where GRUB clears it.
+    Grubenv(String),
+    /// In this variable of UEFI firmware, which is gone once it was taken.
+    Variable(String),
+    /// In this config.txt of a Raspberry Pi, where nobody but stage 2 takes it away.
+    ConfigTxt(String),
+    /// In this file of u-boot, where nobody but stage 2 takes it away either.
+    UBoot(String),
+    /// In this tryboot.txt of a Raspberry Pi, which is read after a reboot with [`TRYBOOT_REBOOT`].
+    Tryboot(String),
+}
+
+/// The argument of a reboot(2) after which the firmware of a Raspberry Pi reads tryboot.txt: of the default
+/// partition.
+pub const TRYBOOT_REBOOT: &str = "0 tryboot";
+
+impl OneShot {
+    /// The file that the boot loader reads it in, if it is one.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            OneShot::Grubenv(path)
+            | OneShot::ConfigTxt(path)
+            | OneShot::UBoot(path)
+            | OneShot::Tryboot(path) => Some(path),
+            OneShot::Variable(_) => None,
+        }
+    }
+
+    /// The argument that the reboot has to be given, if any.
+    pub fn reboot_argument(&self) -> Option<&'static str> {
+        matches!(self, OneShot::Tryboot(_)).then_some(TRYBOOT_REBOOT)
+    }
+}
+
 /// One change to the machine.
 pub enum Step {
     /// Make or replace a file.

@@ -343,17 +343,48 @@ impl Sys {
 
     /// Takes a lock that ends with this process; `None` when another one holds it.
     pub fn lock(&self, path: &str) -> io::Result<Option<Lock>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.real(path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match Flock::lock(self.lock_file(path)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Lock { _held: lock })),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error.into()),
         }
+    }
+
+    /// Takes a lock that others may share, and waits for it. It ends with this process.
+    pub fn lock_shared(&self, path: &str) -> io::Result<Lock> {
+        self.lock_waiting(path, FlockArg::LockShared)
+    }
+
+    /// Takes a lock that nobody shares, and waits for it. It ends with this process.
+    pub fn lock_alone(&self, path: &str) -> io::Result<Lock> {
+        self.lock_waiting(path, FlockArg::LockExclusive)
+    }
+
+    fn lock_waiting(&self, path: &str, how: FlockArg) -> io::Result<Lock> {
+        let mut file = self.lock_file(path)?;
+        loop {
+            match Flock::lock(file, how) {
+                Ok(lock) => return Ok(Lock { _held: lock }),
+                Err((again, Errno::EINTR)) => file = again,
+                Err((_, error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn lock_file(&self, path: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.real(path))
+    }
+
+    /// Sets when a file was written last.
+    pub fn touch(&self, path: &str, time: SystemTime) -> io::Result<()> {
+        self.pass(&format!("touching {path}"))?;
+        let file = OpenOptions::new().write(true).open(self.real(path))?;
+        file.set_modified(time)
     }
 
     /// A file without a name in the folder for temporary files; it is gone when it is closed.
@@ -400,8 +431,15 @@ impl Appender {
 /// It is fixed, so that an undo after a crash knows what to remove.
 pub fn temporary_name(path: &str) -> String {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    format!("{folder}/.{name}.balena-migrate-new")
+    format!("{folder}/.{name}{TEMPORARY}")
 }
+
+/// The file name whose new content [`temporary_name`] has named so.
+pub fn meant_by(temporary: &str) -> Option<&str> {
+    temporary.strip_prefix('.')?.strip_suffix(TEMPORARY)
+}
+
+const TEMPORARY: &str = ".balena-migrate-new";
 
 #[cfg(test)]
 mod tests {

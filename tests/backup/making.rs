@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use balena_migrate::backup::walk::NoteKind;
-use balena_migrate::backup::{archive, gzip::Gzip, survey};
+use balena_migrate::backup::{archive, gzip::gzip, survey};
 use balena_migrate::sys::Sys;
 
 use crate::workshop::*;
@@ -99,7 +99,7 @@ fn many_files_come_in_order_and_one_member_follows_the_other() {
 fn gzip_takes_the_members_for_one_stream() {
     for bytes in [0_usize, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 40 << 20] {
         let content: Vec<u8> = (0..bytes).map(|n| ((n * 31) >> 9) as u8).collect();
-        let mut gzip = Gzip::new(Vec::new());
+        let mut gzip = gzip(Vec::new()).unwrap();
         gzip.write_all(&content).unwrap();
         let packed = gzip.finish().unwrap();
         let target = folder();

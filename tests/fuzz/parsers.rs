@@ -2,13 +2,15 @@
 //!
 //! `target.rs` gives each to libFuzzer; `tests/fuzz_corpus.rs` replays what was found before.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Write};
 
 use balena_migrate::backup::{definition, inspect};
 use balena_migrate::boot::{cmdline, grubenv};
 use balena_migrate::config::{self, Overrides, balena};
 use balena_migrate::efi::gpt;
 use balena_migrate::efi::load_option::LoadOption;
+use balena_migrate::extract::disk::{self, Window};
+use balena_migrate::extract::{self, list, open};
 use balena_migrate::handover::Handover;
 use balena_migrate::host::NetworkKind;
 use balena_migrate::initramfs::decompress;
@@ -45,6 +47,15 @@ pub const PARSERS: &[Parser] = &[
     ("image", |bytes| {
         let scratch = tempfile::tempfile().expect("making a temporary file");
         let _ = scan(Cursor::new(bytes), scratch, true, &mut |_| ());
+    }),
+    ("extract", |bytes| {
+        let mut file = tempfile::tempfile().expect("making a temporary file");
+        file.write_all(bytes).expect("filling it");
+        let image = Window::all(disk::Source::File(file), Some(bytes.len() as u64));
+        let sys = Sys::new("/dev/null");
+        let found = open::unpack(&sys, image, &mut Silent)
+            .and_then(|opened| extract::look_into(&sys, opened, &mut Silent));
+        let _ = found.map(|found| list::list("x", &found));
     }),
     ("handover", |bytes| {
         let _ = Handover::parse(bytes);
@@ -143,6 +154,17 @@ pub const PARSERS: &[Parser] = &[
         )
     }),
 ];
+
+/// Nobody who wants to know how far it is.
+struct Silent;
+
+impl open::Notice for Silent {
+    fn tell(&mut self, _: String) {}
+
+    fn at(&mut self, _: &'static str, _: u64, _: Option<u64>) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Reads a network file, and writes keyfiles of what was understood.
 fn carry(path: &str, kind: NetworkKind, bytes: &[u8]) {

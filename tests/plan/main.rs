@@ -4,9 +4,13 @@
 //! `tests/hosts/*.json` are outputs of `balena-migrate facts`; the plans in `tests/plans` are made anew
 //! with `BLESS=1`.
 
+mod extracted;
 mod i686;
 mod new_grub;
 mod other_disk;
+mod raspberry_pi;
+mod replaced;
+mod u_boot;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +18,11 @@ use std::path::Path;
 use balena_migrate::backup::{Prepared, definition};
 use balena_migrate::bad_blocks;
 use balena_migrate::boot;
+use balena_migrate::boot::core_fat::FirmwareFile;
 use balena_migrate::check::place::choose;
 use balena_migrate::check::{self, Subject, resume};
 use balena_migrate::config::{self, Config, Overrides, balena, hostname};
+use balena_migrate::device;
 use balena_migrate::efi::load_option::{LoadOption, arguments};
 use balena_migrate::efi::{self, Variable};
 use balena_migrate::ext_space::ExtSpace;
@@ -34,8 +40,8 @@ use balena_migrate::payload::scan::{BootFiles, DeviceType, Scan};
 use balena_migrate::place::{Layout, Waits};
 use balena_migrate::plan::{self, Plan, text};
 use balena_migrate::secret::Secret;
-use balena_migrate::step::Step;
 use balena_migrate::step::keep::{Content, Keep};
+use balena_migrate::step::{OneShot, Step};
 
 const CONFIG: &str = "IMAGE_NAME=balena.img.gz\nBALENA_CONFIG=config.json\nBACKUP_SCRIPT=backup.sh\n\
                       MIGRATE_ALL_WIFIS=TRUE\n";
@@ -115,9 +121,57 @@ fn scan() -> Scan {
     }
 }
 
+/// An image for a machine.
+fn scan_for(host: &Host) -> Scan {
+    let mut scan = scan();
+    let model = host.firmware.raspberry_pi.as_ref();
+    let model = model.and_then(|board| board.model());
+    // Where none fits, one for the nearest board, or for another.
+    let (slug, names): (_, &[&str]) = match (model, &host.firmware.u_boot) {
+        (Some(model), _) => {
+            let slug = model.slugs.first().copied();
+            (slug.unwrap_or("raspberrypi4-64"), &["config.txt"])
+        }
+        (None, Some(board)) => {
+            let slug = device::slugs(host).first().copied();
+            (slug.unwrap_or("beaglebone-black"), board.loader())
+        }
+        (None, None) => return scan,
+    };
+    let names = names.iter().map(|name| (*name).to_owned());
+    scan.boot.names.extend(names);
+    scan.boot.os_release.insert("SLUG".into(), slug.to_owned());
+    scan.boot.device_type = Some(DeviceType {
+        slug: Some(slug.to_owned()),
+        ..DeviceType::default()
+    });
+    scan.boot_code = false;
+    scan.boot.efi_loaders.clear();
+    scan
+}
+
+/// What the firmware of a machine needs of the boot partition.
+fn firmware_of(host: &Host) -> Result<Vec<FirmwareFile>, String> {
+    let board = host.firmware.raspberry_pi.as_ref();
+    let starts = board.ok_or("this is no Raspberry Pi")?.boots()?;
+    let files = [
+        ("bootcode.bin", 50 << 10),
+        ("start.elf", 3 << 20),
+        ("start4.elf", 2 << 20),
+        (&starts.kernel, 9 << 20),
+    ];
+    let file = |(path, bytes): (&str, u64)| FirmwareFile {
+        path: path.to_owned(),
+        bytes,
+    };
+    Ok(files.map(file).into())
+}
+
 fn case(host: &str) -> Case {
-    let mut json = balena::inspect("/root/migratecfg/config.json", CONFIG_JSON.into());
     let host = captured(host);
+    let image = scan_for(&host);
+    let text = CONFIG_JSON.replace("genericx86-64-ext", image.slug().unwrap());
+    let mut json = balena::inspect("/root/migratecfg/config.json", text.into());
     let kept = hostname::keep(&mut json, &host.hostname);
     Case {
         material: Material {
@@ -128,8 +182,9 @@ fn case(host: &str) -> Case {
             write_speed: None,
             bad_blocks: None,
             new_grub: None,
+            firmware: firmware_of(&host),
             no_room: None,
-            image: Ok(scan()),
+            image: Ok(image),
             checksum_findings: Vec::new(),
             config_json_findings: json.findings.clone(),
             config_json: Some(json),
@@ -257,7 +312,7 @@ fn every_captured_machine_has_its_golden_text() {
         is_golden(name, &text);
         seen += 1;
     }
-    assert!(seen >= 38, "{seen} machines");
+    assert!(seen >= 67, "{seen} machines");
 }
 
 /// A /boot of its own: paths in the menu entry are relative to it, and so is the UUID.
@@ -274,7 +329,7 @@ fn the_plan_by_boot_next() {
     let mut case = case("debian-12-uefi");
     case.grub().honours_next_entry = false;
     let plan = case.plan();
-    assert_eq!(plan.variable.as_deref(), Some(efi::boot_next().as_str()));
+    assert_eq!(plan.one_shot, Some(OneShot::Variable(efi::boot_next())));
     is_golden("debian-12-uefi-boot-next", &everything(&plan));
 }
 
@@ -805,15 +860,18 @@ fn names_of(keep: &Keep) -> Vec<&str> {
 /// A plan that can't promise that a torn flash goes on makes nothing for it, and says why.
 #[test]
 fn what_keeps_a_torn_flash_from_going_on_is_said() {
-    type Change = fn(&mut Case);
-    let rows: [(Change, &str); 4] = [
+    /// What is changed, and what it then says; nothing where the flash goes on.
+    type Row = (fn(&mut Case), Option<&'static str>);
+    let bios: &[Row] = &[
         (
             |case| case.set("PAYLOAD=memory\n"),
-            "the image waits in memory, which a power cut empties",
+            Some("the image waits in memory, which a power cut empties"),
         ),
         (
             |case| case.grub().core_tools = None,
-            "grub-mkimage, or GRUB's modules for a BIOS, are not installed (Debian: grub-pc-bin)",
+            Some(
+                "grub-mkimage, or GRUB's modules for a BIOS, are not installed (Debian: grub-pc-bin)",
+            ),
         ),
         (
             |case| {
@@ -822,25 +880,17 @@ fn what_keeps_a_torn_flash_from_going_on_is_said() {
                 boot.disks = vec!["sdz".to_owned()];
                 case.host.mounts.push(boot);
             },
-            "GRUB is not on the disk that is overwritten",
+            Some("GRUB is not on the disk that is overwritten"),
         ),
         (
             |case| {
                 case.with_home_on_stick();
                 case.host.mounts[0].read_only = true;
             },
-            "/ is read-only",
+            Some("/ is read-only"),
         ),
     ];
-    for (change, reason) in rows {
-        let mut case = case("debian-12-bios");
-        change(&mut case);
-        let choice = choose(&case.subject()).unwrap().unwrap();
-        let scan = case.material.image.as_ref().unwrap();
-        let means = resume::means(&case.subject(), scan, &choice);
-        assert_eq!(means.err().as_deref(), Some(reason));
-    }
-    let rows: [(Change, Option<&str>); 3] = [
+    let uefi: &[Row] = &[
         (|_| (), None),
         (
             |case| case.uefi().core_tools = None,
@@ -854,13 +904,43 @@ fn what_keeps_a_torn_flash_from_going_on_is_said() {
             Some("the EFI system partition is not on the disk that is overwritten"),
         ),
     ];
-    for (change, reason) in rows {
-        let mut case = case("debian-12-uefi");
-        change(&mut case);
-        let choice = choose(&case.subject()).unwrap().unwrap();
-        let scan = case.material.image.as_ref().unwrap();
-        let means = resume::means(&case.subject(), scan, &choice);
-        assert_eq!(means.err().as_deref(), reason);
+    let board: &[Row] = &[
+        (|_| (), None),
+        (
+            |case| {
+                let firmware = case.material.firmware.as_mut().unwrap();
+                firmware.retain(|file| file.path != "start4.elf");
+            },
+            Some(
+                "nothing in /boot/firmware begins with start4, which the firmware needs on another partition",
+            ),
+        ),
+        (
+            |case| case.host.disks[0].sector_bytes = 4096,
+            Some("the firmware does not start disks with sectors of 4096 bytes"),
+        ),
+        (
+            |case| case.material.firmware = Err("/boot can't be read: I/O error".into()),
+            Some("/boot can't be read: I/O error"),
+        ),
+        (
+            |case| case.host.mounts[0].free = 1560 << 20,
+            Some("/ has 1560 MiB free, 1588 are needed"),
+        ),
+    ];
+    for (host, rows) in [
+        ("debian-12-bios", bios),
+        ("debian-12-uefi", uefi),
+        ("raspios-12-pi-4", board),
+    ] {
+        for (change, reason) in rows {
+            let mut case = case(host);
+            change(&mut case);
+            let choice = choose(&case.subject()).unwrap().unwrap();
+            let scan = case.material.image.as_ref().unwrap();
+            let means = resume::means(&case.subject(), scan, &choice);
+            assert_eq!(means.err().as_deref(), *reason);
+        }
     }
     let mut case = case("debian-12-bios");
     case.set("PAYLOAD=memory\n");

@@ -309,3 +309,21 @@ fn beside_an_encrypted_root_an_image_in_a_plain_boot_waits_in_memory() {
     let fatal = plan.summary.power_cut_is_fatal.unwrap();
     assert!(fatal.contains("in memory"), "{fatal}");
 }
+
+/// Whoever has a board looks for no BIOS.
+#[test]
+fn what_starts_which_disk_has_its_name() {
+    for (host, name) in [
+        ("debian-12-bios", "the BIOS must start sdz: "),
+        (
+            "raspios-12-pi-4",
+            "the firmware of this board must start sdz: ",
+        ),
+    ] {
+        let case = Case::with_other_disk(host, "sdz");
+        let said = case.findings().into_iter();
+        let mut said = said.filter(|finding| finding.code == "flash-to-boot");
+        let what = said.next().expect("it is said").what;
+        assert!(what.starts_with(name), "{what}");
+    }
+}

@@ -106,11 +106,27 @@ fn a_missing_file_for_the_new_system() {
     let mut world = World::new();
     world.handover.install.push(Install {
         content: "/files/none".to_owned(),
+        from: None,
         partition: Target::Data,
         path: "/none".to_owned(),
         bytes: 0,
         sha256: String::new(),
     });
+    world.stops_with("install-file");
+}
+
+#[test]
+fn a_file_for_the_new_system_that_waits_on_the_old_one() {
+    World::new().with_files_aside().migrates();
+    let path = "var/lib/balena-migrate/install-1";
+    let world = World::new().with_files_aside();
+    world.change_old(path, |bytes| bytes[0] = b'x');
+    world.stops_with("install-file");
+    let world = World::new().with_files_aside();
+    world.change_old(path, |bytes| bytes.push(b'x'));
+    world.stops_with("install-file");
+    let mut world = World::new().with_files_aside();
+    world.handover.install[1].from.as_mut().unwrap().path = "/none".to_owned();
     world.stops_with("install-file");
 }
 

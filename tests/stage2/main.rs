@@ -5,6 +5,7 @@
 mod after_first_write;
 mod before_first_write;
 mod beside;
+mod boards;
 mod efi;
 mod filesystem;
 mod flash;

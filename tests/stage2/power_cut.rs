@@ -107,10 +107,11 @@ fn whenever_the_power_is_cut_the_machine_ends_as_it_began_or_with_the_new_system
     let plain = [(0, Loss::Nothing), (50, Loss::All)];
     let worse = [(50, Loss::EverySecond), (50, Loss::Nothing)];
     let seen = thread::scope(|scope| {
-        let machines: [(fn() -> World, _); 3] = [
+        let machines: [(fn() -> World, _); 4] = [
             (World::resumable, plain),
             (World::resumable, worse),
             (World::resumable_by_uefi, worse),
+            (World::resumable_on_a_board, worse),
         ];
         let threads = machines.map(|(make, ways)| scope.spawn(move || cut_everywhere(make, ways)));
         threads.map(|thread| thread.join().unwrap())

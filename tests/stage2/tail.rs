@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use balena_migrate::boot::core_esp;
+use balena_migrate::boot::{core_esp, core_fat};
+use balena_migrate::efi;
 use balena_migrate::handover::{Efi, Extent, Firmware, Place, Resume};
 use balena_migrate::payload::digest::{hex, sha256_hex};
 use balena_migrate::resume::{BootFile, RECORD_BYTES, Record, State};
@@ -86,13 +87,7 @@ impl World {
 
     /// The same on UEFI firmware, which is led back by a partition of its own.
     pub fn resumable_by_uefi() -> World {
-        let mut world = World::resumable();
-        let place = Extent {
-            start: INITRAMFS,
-            bytes: MIB,
-        };
-        let first = core_esp::first_sector(place, 512, SIGNATURE).unwrap();
-        world.handover.resume.as_mut().unwrap().first_sector = hex(&first);
+        let mut world = World::resumable().led_back_by(efi::MBR_KIND);
         world.handover.firmware = Firmware::Efi;
         world.handover.efi = Some(Efi {
             remove: Vec::new(),
@@ -101,6 +96,27 @@ impl World {
         let variables = world.machine.dir.join("firmware").join(&efivars::DIR[1..]);
         fs::create_dir_all(variables).unwrap();
         world
+    }
+
+    /// The same on a board, which has the files for the new system beside the old one and, in the partition that
+    /// leads it back, with stage 2.
+    pub fn resumable_on_a_board() -> World {
+        let mut world = World::resumable()
+            .led_back_by(core_fat::MBR_KIND)
+            .with_files_aside();
+        world.handover.firmware = Firmware::Board;
+        world
+    }
+
+    /// With a partition of that kind, which the first sector names.
+    fn led_back_by(mut self, kind: u8) -> World {
+        let place = Extent {
+            start: INITRAMFS,
+            bytes: MIB,
+        };
+        let first = core_esp::first_sector(place, kind, 512, SIGNATURE).unwrap();
+        self.handover.resume.as_mut().unwrap().first_sector = hex(&first);
+        self
     }
 
     pub fn lay_record(&mut self, number: u64, state: State) {

@@ -226,6 +226,23 @@ impl World {
         self
     }
 
+    /// With the files for the new system on the old one, and not beside stage 2.
+    pub fn with_files_aside(mut self) -> World {
+        let initramfs = self.dir.path().join("initramfs");
+        for (number, file) in self.handover.install.iter_mut().enumerate() {
+            let path = format!("{REPORT_DIR}/install-{number}");
+            let packed = initramfs.join(&file.content[1..]);
+            fs::copy(&packed, self.dir.path().join("old").join(&path[1..])).unwrap();
+            fs::remove_file(packed).unwrap();
+            file.content = format!("/balena-migrate/install/{number}");
+            file.from = Some(FilePath {
+                fs: old_root(),
+                path,
+            });
+        }
+        self
+    }
+
     /// With a record on the disk, so that a flash goes on where it was.
     pub fn with_record(mut self) -> World {
         self.handover.resume = Some(Resume {
@@ -381,7 +398,9 @@ impl World {
         unpack(at(BOOT), "vfat", files.path());
         assert_eq!(read("os-release"), b"ID=balena-os\n");
         let on_boot = read("migrate.log");
-        assert_eq!(read("EFI/efi"), if efi { "efi" } else { "" }.as_bytes());
+        // A board has a firmware that takes neither.
+        let bios = self.handover.firmware == Firmware::Bios;
+        assert_eq!(read("EFI/efi"), if bios { "" } else { "efi" }.as_bytes());
         assert_eq!(read("grub/grub"), if efi { "" } else { "grub" }.as_bytes());
         assert_eq!(read("config.json"), CONFIG_JSON);
         assert_eq!(read("system-connections/wifi"), WIFI);
@@ -506,6 +525,7 @@ fn partition(number: u32, fs_type: &str, label: &str, place: (u64, u64)) -> Imag
 fn install(content: &str, path: &str, bytes: &[u8]) -> Install {
     Install {
         content: content.to_owned(),
+        from: None,
         partition: Target::Boot,
         path: path.to_owned(),
         bytes: bytes.len() as u64,

@@ -4,10 +4,20 @@
 #[allow(dead_code, reason = "the tests use the rest of it")]
 mod harness;
 
+mod demo_pi;
+
 use harness::migratecfg::PLACE;
 use harness::{Clock, Machine, Migratecfg, OsImage, exe};
 
 fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("--pi") => demo_pi::show(),
+        Some(other) => panic!("no such option: {other}"),
+        None => pc(),
+    }
+}
+
+fn pc() {
     let mut clock = Clock::start("build the program, the old machine and the image");
     let program = exe::balena_migrate();
     let image = OsImage::get();
@@ -57,26 +67,31 @@ fn main() {
         "What was {} is now a balenaOS device. It found:",
         old.trim().replace('\n', ", ")
     ));
-    for line in report
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("NEWOS: "))
-    {
-        if [
-            "config.json",
-            "uuid",
-            "keyfile",
-            "fingerprint",
-            "backup",
-            "log",
-        ]
-        .iter()
-        .any(|word| line.starts_with(word))
-        {
+    show_report(&report);
+    say(&format!("Its screen during stage 2: {}", picture.display()));
+    println!("{}", clock.stop());
+    has_config_json(&report, &cfg);
+}
+
+/// What the new system has found of that which was to be left for it.
+fn show_report(report: &str) {
+    let facts = [
+        "config.json",
+        "uuid",
+        "keyfile",
+        "fingerprint",
+        "backup",
+        "log",
+    ];
+    let lines = report.lines();
+    for line in lines.filter_map(|line| line.trim().strip_prefix("NEWOS: ")) {
+        if facts.iter().any(|word| line.starts_with(word)) {
             println!("      {line}");
         }
     }
-    say(&format!("Its screen during stage 2: {}", picture.display()));
-    println!("{}", clock.stop());
+}
+
+fn has_config_json(report: &str, cfg: &Migratecfg) {
     let wanted = format!("NEWOS: config.json {}", cfg.config_json_sha256());
     assert!(
         report.contains(&wanted),

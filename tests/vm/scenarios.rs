@@ -9,9 +9,11 @@ use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm, cache};
 /// Beginning of a stage-1 run's command.
 pub const RUN: &str = "./balena-migrate --yes";
 
-/// The old system's files that a migration may touch, by content, mode and owner.
-pub const OLD_TREE: &str = "find /boot /etc -xdev \\( -type f -o -type l \\) -printf '%M %u %g %s %p %l\\n' | sort; \
-                        find /boot /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum";
+/// The old system's files and folders that a migration may touch, by content, mode and owner.
+pub const OLD_TREE: &str = "t='/boot /etc /var/lib -path /var/lib/systemd -prune -o'; \
+                        find $t \\( -type d -printf '%M %u %g %p\\n' \\) -o \
+                        -printf '%M %u %g %s %p %l\\n' | sort; \
+                        find $t -type f -print0 | sort -z | xargs -0 sha256sum";
 
 /// A guest with the folder on it, the folder, and what the old system's tree was before.
 pub struct Scene {

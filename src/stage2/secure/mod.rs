@@ -1,10 +1,12 @@
 //! Phase 1, `secure`: everything that the flash needs waits where the flash does not touch it, and
 //! is proven.
 //!
-//! `memory` copies what has to be in memory, `source` reads a file where it waits, `extents`
+//! `fetch` copies files for the new system that are not packed with stage 2, `memory` copies what has to be
+//! in memory, `source` reads a file where it waits, `extents`
 //! does so from the disk itself.
 
 pub mod extents;
+mod fetch;
 mod memory;
 mod source;
 
@@ -98,6 +100,7 @@ impl Secured {
 pub fn secure(work: &Work, found: Found) -> Result<Secured, Stop> {
     let disk = found.disk;
     check_size(work, &disk)?;
+    fetch::files(work, &disk).or_stop(Code::InstallFile)?;
     check_small_files(work)?;
     can_resume(work.handover).or_stop(Code::ResumeRecord)?;
     let record = Keeper::load(work, &disk).or_stop(Code::ResumeRecord)?;

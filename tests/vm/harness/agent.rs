@@ -1,6 +1,6 @@
 //! Commands in the guest: a root shell on its second serial port, so that no network is needed.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -20,6 +20,15 @@ pub enum Mute {
     Gone,
 }
 
+impl From<&io::Error> for Mute {
+    fn from(error: &io::Error) -> Mute {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Mute::Silent,
+            _ => Mute::Gone,
+        }
+    }
+}
+
 pub struct Agent {
     stream: UnixStream,
     received: Vec<u8>,
@@ -30,6 +39,10 @@ impl Agent {
     pub fn new(stream: UnixStream) -> Self {
         stream
             .set_read_timeout(Some(Duration::from_secs(1)))
+            .expect("setting a time limit on the agent's socket");
+        // A guest that hangs reads nothing, and the socket is full after some hundred questions.
+        stream
+            .set_write_timeout(Some(Duration::from_secs(2)))
             .expect("setting a time limit on the agent's socket");
         Agent {
             stream,
@@ -62,9 +75,11 @@ impl Agent {
         self.serial += 1;
         self.received.clear();
         let serial = self.serial;
-        // The exit code takes its way through a file: the pipe keeps the terminal away.
+        // The exit code takes its way through a file: the pipe keeps the terminal away. What comes before the
+        // first mark is the rest of what a ping was answered.
         self.send(&format!(
-            "{{ ( {command}\n) < /dev/null 2>&1; echo $? > /run/bench-code; }} | cat; \
+            "printf '\\036%s begins\\036' {serial}; \
+             {{ ( {command}\n) < /dev/null 2>&1; echo $? > /run/bench-code; }} | cat; \
              printf '\\n\\036%s %s\\036' {serial} \"$(cat /run/bench-code)\"\n"
         ))
     }
@@ -73,13 +88,14 @@ impl Agent {
     pub fn poll(&mut self) -> Result<Said, Mute> {
         let mark = format!("\n\x1e{} ", self.serial);
         loop {
-            if let Some(end) = find(&self.received, mark.as_bytes()) {
-                let code = &self.received[end + mark.len()..];
+            let output = self.output();
+            if let Some(end) = find(output, mark.as_bytes()) {
+                let code = &output[end + mark.len()..];
                 if let Some(length) = find(code, b"\x1e") {
                     let code = String::from_utf8_lossy(&code[..length]);
                     return Ok(Said {
                         code: code.parse().unwrap_or(-1),
-                        text: String::from_utf8_lossy(&self.received[..end]).into_owned(),
+                        text: String::from_utf8_lossy(&output[..end]).into_owned(),
                     });
                 }
             }
@@ -89,13 +105,22 @@ impl Agent {
 
     /// What the running command has said so far.
     pub fn so_far(&self) -> String {
-        String::from_utf8_lossy(&self.received).into_owned()
+        String::from_utf8_lossy(self.output()).into_owned()
+    }
+
+    /// What came since the last command began.
+    fn output(&self) -> &[u8] {
+        let mark = format!("\x1e{} begins\x1e", self.serial);
+        match find(&self.received, mark.as_bytes()) {
+            Some(start) => &self.received[start + mark.len()..],
+            None => &[],
+        }
     }
 
     fn send(&mut self, text: &str) -> Result<(), Mute> {
         self.stream
             .write_all(text.as_bytes())
-            .map_err(|_| Mute::Gone)
+            .map_err(|error| Mute::from(&error))
     }
 
     fn receive(&mut self) -> Result<(), Mute> {
@@ -106,14 +131,36 @@ impl Agent {
                 self.received.extend_from_slice(&buffer[..n]);
                 Ok(())
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Err(Mute::Silent)
-            }
-            Err(_) => Err(Mute::Gone),
+            Err(error) => Err(Mute::from(&error)),
         }
     }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+/// It is given up by whoever waits for it, and does not hold up all tests.
+#[test]
+fn a_guest_that_reads_nothing_is_silent() {
+    let (stream, guest) = UnixStream::pair().expect("making a pair of sockets");
+    let said = Agent::new(stream).begin(&"x".repeat(1 << 20));
+    assert!(matches!(said, Err(Mute::Silent)));
+    drop(guest);
+}
+
+/// What answers a ping late is no output of the command behind it.
+#[test]
+fn what_comes_before_a_command_is_not_its_output() {
+    let (stream, mut guest) = UnixStream::pair().expect("making a pair of sockets");
+    let mut agent = Agent::new(stream);
+    let answered = |said: Result<(), Mute>| assert!(said.is_ok());
+    answered(agent.begin("echo a"));
+    guest
+        .write_all(b"\nagent-7-ready\n\x1e1 begins\x1ea\n\n\x1e1 3\x1e")
+        .expect("answering");
+    let Ok(said) = agent.poll() else {
+        panic!("no answer")
+    };
+    assert_eq!((said.code, said.text.as_str()), (3, "a\n"));
 }

@@ -20,6 +20,27 @@ pub fn for_i686() -> &'static Path {
     })
 }
 
+/// The path of the one for 64-bit ARM boards, likewise.
+pub fn for_aarch64() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| for_board("aarch64-unknown-linux-musl"))
+}
+
+/// The path of the one for 32-bit ARM boards, from ARMv7 on, likewise.
+pub fn for_armv7() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| for_board("armv7-unknown-linux-musleabihf"))
+}
+
+/// Not optimised as a whole, as releases are: that would take most of a build.
+fn for_board(target: &str) -> PathBuf {
+    let mut command = Command::new(script("util/build-release"));
+    command.args(["--only-build", target]);
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    built(command)
+}
+
 fn script(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

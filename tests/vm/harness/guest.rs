@@ -8,12 +8,17 @@ use std::process::Command;
 
 use super::board::Processor;
 use super::machine::{MEMORY_MIB, Machine, copy_sparse};
-use super::{cache, tool, vm};
+use super::{cache, pc, tool};
 
 const TREE_RECIPE: &str = include_str!("../recipes/tree.sh");
 const I386_RECIPE: &str = include_str!("../recipes/tree-i386.sh");
+const PI_RECIPE: &str = include_str!("../recipes/tree-pi.sh");
+const PI_INIT: &str = include_str!("../recipes/pi-init.sh");
+const PI_INITRAMFS: &str = include_str!("../recipes/pi-initramfs.sh");
 const DISK_RECIPE: &str = include_str!("../recipes/disk.sh");
+const CARD_RECIPE: &str = include_str!("../recipes/card.sh");
 const ROOTS_RECIPE: &str = include_str!("../recipes/roots.sh");
+const CRYPT_RECIPE: &str = include_str!("../recipes/crypt.sh");
 
 /// What the first boot does, so that everything in /boot is what Debian's own tools make there.
 const FIRST_BOOT: &str = "update-grub && sync";
@@ -31,6 +36,8 @@ pub enum Tree {
     Plain,
     /// Debian 12 with the standard kernel and the tools of all roots.
     Standard,
+    /// Debian 12 with the standard kernel and what opens encrypted roots.
+    Crypt,
     /// Debian 12 with a 32-bit kernel and userland.
     I686,
     /// Debian 11 with the cloud kernel.
@@ -39,6 +46,12 @@ pub enum Tree {
     Debian13,
     /// Debian 12 with the cloud kernel and dracut beside initramfs-tools.
     Dracut,
+    /// Debian 12 with the cloud kernel, sshd and sudo.
+    Ssh,
+    /// Debian 12's kernel of 64 bits for a Raspberry Pi 3, and BusyBox.
+    Pi3,
+    /// Debian 12's kernel of 32 bits for a Raspberry Pi 2, and BusyBox.
+    Pi2,
 }
 
 impl Tree {
@@ -46,34 +59,80 @@ impl Tree {
         match self {
             Tree::Plain => "plain",
             Tree::Standard => "standard",
+            Tree::Crypt => "crypt",
             Tree::I686 => "i686",
             Tree::Debian11 => "debian11",
             Tree::Debian13 => "debian13",
             Tree::Dracut => "dracut",
+            Tree::Ssh => "ssh",
+            Tree::Pi3 => "pi-3",
+            Tree::Pi2 => "pi-2",
         }
     }
 
-    /// The arguments of tree.sh behind the folder.
-    fn arguments(self) -> [&'static str; 5] {
+    /// Whether it is for a board.
+    pub fn is_pi(self) -> bool {
+        matches!(self, Tree::Pi3 | Tree::Pi2)
+    }
+
+    /// The arguments of tree.sh, or of tree-pi.sh, behind the folder.
+    fn arguments(self) -> &'static [&'static str] {
         match self {
-            Tree::Plain => ["bookworm", "amd64", "linux-image-cloud-amd64", "", ""],
-            Tree::Standard => [
+            Tree::Plain => &["bookworm", "amd64", "linux-image-cloud-amd64", "", ""],
+            Tree::Standard => &[
                 "bookworm",
                 "amd64",
                 "linux-image-amd64",
                 "lvm2,thin-provisioning-tools,mdadm,btrfs-progs,xfsprogs,dosfstools,efibootmgr,fdisk",
                 "nvme,ahci,sd_mod,virtio_scsi,xfs,btrfs,raid1,dm_mod,dm_thin_pool",
             ],
-            Tree::I686 => ["bookworm", "i386", "linux-image-686", "", ""],
-            Tree::Debian11 => ["bullseye", "amd64", "linux-image-cloud-amd64", "", ""],
-            Tree::Debian13 => ["trixie", "amd64", "linux-image-cloud-amd64", "", ""],
+            Tree::Crypt => &[
+                "bookworm",
+                "amd64",
+                "linux-image-amd64",
+                "cryptsetup,cryptsetup-initramfs,dosfstools,fdisk",
+                "dm_crypt",
+            ],
+            Tree::I686 => &["bookworm", "i386", "linux-image-686", "", ""],
+            // The release's own kernel: some mirrors have lost the last one of its security updates.
+            Tree::Debian11 => &[
+                "bullseye",
+                "amd64",
+                "linux-image-cloud-amd64/bullseye",
+                "",
+                "",
+            ],
+            Tree::Debian13 => &["trixie", "amd64", "linux-image-cloud-amd64", "", ""],
             // The package dracut would take the place of initramfs-tools; the program is in this one.
-            Tree::Dracut => [
+            Tree::Dracut => &[
                 "bookworm",
                 "amd64",
                 "linux-image-cloud-amd64",
                 "dracut-core",
                 "",
+            ],
+            Tree::Ssh => &[
+                "bookworm",
+                "amd64",
+                "linux-image-cloud-amd64",
+                "openssh-server,sudo",
+                "",
+            ],
+            Tree::Pi3 => &[
+                "bookworm",
+                "arm64",
+                "linux-image-arm64",
+                "broadcom/bcm2837-rpi-3-b.dtb",
+                "ttyS1",
+                "ttyAMA0",
+            ],
+            Tree::Pi2 => &[
+                "bookworm",
+                "armhf",
+                "linux-image-armmp",
+                "bcm2836-rpi-2-b.dtb",
+                "ttyS1",
+                "ttyAMA0",
             ],
         }
     }
@@ -84,10 +143,18 @@ impl Tree {
         if self == Tree::I686 {
             recipe.push_str(I386_RECIPE);
         }
+        if self.is_pi() {
+            recipe = format!("{:?}{PI_RECIPE}{PI_INIT}{PI_INITRAMFS}", self.arguments());
+        }
         cache::artefact(&format!("tree-{}", self.name()), &recipe, |dir| {
             let mut script = recipe_in(dir, "tree.sh", TREE_RECIPE);
             if self == Tree::I686 {
                 script = recipe_in(dir, "tree-i386.sh", I386_RECIPE);
+            }
+            if self.is_pi() {
+                recipe_in(dir, "pi-init.sh", PI_INIT);
+                recipe_in(dir, "pi-initramfs.sh", PI_INITRAMFS);
+                script = recipe_in(dir, "tree-pi.sh", PI_RECIPE);
             }
             let mut command = as_root(Command::new("bash"));
             tool::run(command.arg(script).arg(dir).args(self.arguments()));
@@ -120,6 +187,8 @@ pub enum Root {
     LvmAll,
     /// In a thin volume, with a /boot of its own.
     Thin,
+    /// Encrypted, with a /boot of its own.
+    Crypt,
     /// On an array over two disks.
     Raid1,
     /// In a subvolume.
@@ -128,10 +197,12 @@ pub enum Root {
     Xfs,
     /// On sectors of 4096 bytes.
     Sectors,
+    /// On the card of a board, behind a FAT boot partition.
+    Card,
 }
 
 impl Root {
-    /// As disk.sh calls it.
+    /// As the cache calls it.
     pub fn name(self) -> &'static str {
         match self {
             Root::Mbr => "mbr",
@@ -140,10 +211,28 @@ impl Root {
             Root::Lvm => "lvm",
             Root::LvmAll => "lvm-all",
             Root::Thin => "thin",
+            Root::Crypt => "crypt",
             Root::Raid1 => "raid1",
             Root::Btrfs => "btrfs",
             Root::Xfs => "xfs",
             Root::Sectors => "sectors",
+            Root::Card => "card",
+        }
+    }
+
+    /// As disk.sh calls its partitions.
+    fn layout(self) -> &'static str {
+        match self {
+            Root::Crypt => Root::Lvm.name(),
+            root => root.name(),
+        }
+    }
+
+    /// What makes it where that takes a running kernel, and the system that has the tools for it.
+    fn recipe(self) -> (&'static str, Tree) {
+        match self {
+            Root::Crypt => (CRYPT_RECIPE, Tree::Crypt),
+            _ => (ROOTS_RECIPE, Tree::Standard),
         }
     }
 
@@ -156,22 +245,25 @@ impl Root {
             Root::Lvm => "ext4 on LVM, /boot ext4",
             Root::LvmAll => "ext4 on LVM",
             Root::Thin => "ext4 on thin LVM, /boot ext4",
+            Root::Crypt => "ext4 on dm-crypt, /boot ext4",
             Root::Raid1 => "ext4 on md RAID 1",
             Root::Btrfs => "btrfs, subvolumes",
             Root::Xfs => "xfs",
             Root::Sectors => "ext4, 4096-byte sectors",
+            Root::Card => "ext4, MBR, FAT /boot/firmware",
         }
     }
 
     /// Whether it takes a running kernel to make it.
     fn takes_a_kernel(self) -> bool {
-        !matches!(self, Root::Mbr | Root::Ext4 | Root::Boot)
+        !matches!(self, Root::Mbr | Root::Ext4 | Root::Boot | Root::Card)
     }
 
     /// Size of the disk.
     fn mib(self, tree: Tree) -> u32 {
         match (self, tree) {
             (Root::Mbr, Tree::Plain) => 1536,
+            (Root::Card, _) => 1024,
             _ => 2048,
         }
     }
@@ -222,13 +314,28 @@ impl Guest {
         let mut recipe = [&tree.key(), DISK_RECIPE, FIRST_BOOT].concat();
         recipe.push_str(&mib.to_string());
         if root.takes_a_kernel() {
-            recipe.push_str(ROOTS_RECIPE);
+            recipe.push_str(root.recipe().0);
+        }
+        if root == Root::Card {
+            recipe = [&tree.key(), CARD_RECIPE, &mib.to_string()].concat();
         }
         cache::artefact(&name, &recipe, |dir| {
+            if root == Root::Card {
+                let script = recipe_in(dir, "card.sh", CARD_RECIPE);
+                let mut command = as_root(Command::new("bash"));
+                tool::run(
+                    command
+                        .arg(script)
+                        .arg(tree.dir())
+                        .arg(dir)
+                        .arg(mib.to_string()),
+                );
+                return;
+            }
             let script = recipe_in(dir, "disk.sh", DISK_RECIPE);
             let mut command = as_root(Command::new("bash"));
             command.arg(script).arg(tree.dir()).arg(dir);
-            tool::run(command.args([root.name(), &mib.to_string()]));
+            tool::run(command.args([root.layout(), &mib.to_string()]));
             match root.takes_a_kernel() {
                 true => fill(dir, root),
                 false => first_boot(dir),
@@ -242,7 +349,7 @@ impl Guest {
         let recipe = format!(
             "{} {qemu} {:?}",
             file_name(&self.dir()),
-            vm::hardware(MEMORY_MIB, Processor::default())
+            pc::hardware(MEMORY_MIB, Processor::default())
         );
         let name = format!("booted-{}-{}", self.tree.name(), self.root.name());
         let dir = cache::artefact(&name, &recipe, |dir| {
@@ -270,8 +377,9 @@ fn first_boot(dir: &Path) {
 
 /// Makes the root in a guest that has the tools for it.
 fn fill(dir: &Path, root: Root) {
+    let (script, tree) = root.recipe();
     let maker = Guest {
-        tree: Tree::Standard,
+        tree,
         root: Root::Ext4,
     };
     let mut vm = Machine::running("prepare-root", maker).start();
@@ -281,7 +389,7 @@ fn fill(dir: &Path, root: Root) {
     }
     vm.plug(&dir.join("source.raw"), "BENCH-source");
     let recipe = tempfile::tempdir().expect("making a directory");
-    recipe_in(recipe.path(), "roots.sh", ROOTS_RECIPE);
+    recipe_in(recipe.path(), "root.sh", script);
     let uuid = match root {
         Root::Btrfs => BTRFS_UUID,
         _ => ROOT_UUID,
@@ -289,7 +397,7 @@ fn fill(dir: &Path, root: Root) {
     fs::write(recipe.path().join("uuid"), uuid).expect("writing the UUID");
     vm.send(recipe.path(), "/run/recipe");
     vm.must("udevadm settle; [ -e /dev/disk/by-id/virtio-BENCH-source ]");
-    vm.must(&format!("cd /run/recipe && sh roots.sh {}", root.name()));
+    vm.must(&format!("cd /run/recipe && sh root.sh {}", root.name()));
     vm.shut_down();
     fs::remove_file(dir.join("source.raw")).expect("removing source.raw");
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::board::{Board, Processor};
 use super::guest::{Guest, sector_bytes};
 use super::medium::{Fault, Medium};
+use super::pi::{Model, Pi};
 use super::vm::Vm;
 use super::writelog::WriteLog;
 use super::{Disk, cache, tool};
@@ -29,6 +30,8 @@ pub struct Machine {
     pub(super) memory_mib: u32,
     pub(super) board: Board,
     pub(super) processor: Processor,
+    /// The board, if it is one: it then has its own processor, and one disk, which is its card.
+    pub(super) pi: Option<Pi>,
     pub(super) disks: Vec<Attached>,
     /// What the first disk is like.
     pub(super) medium: Medium,
@@ -102,13 +105,20 @@ impl Machine {
         machine
     }
 
+    /// A Raspberry Pi with the guest on its card.
+    pub fn pi(name: &str, model: &'static Model, guest: Guest) -> Self {
+        let mut machine = Machine::of(name, guest, Board::default());
+        machine.pi = Some(Pi::new(model));
+        machine
+    }
+
     /// The usual guest as it runs a while after its boot.
     pub fn running_guest(name: &str) -> Self {
         Machine::running(name, Guest::USUAL)
     }
 
     /// A guest as it runs a while after its boot: starts in seconds, with its agent ready.
-    pub(super) fn running(name: &str, guest: Guest) -> Self {
+    pub fn running(name: &str, guest: Guest) -> Self {
         let booted = guest.booted();
         let mut machine = Machine::empty(name);
         machine.add_disk_copy(&booted.disk, DISK_SERIAL);
@@ -146,6 +156,7 @@ impl Machine {
             memory_mib: MEMORY_MIB,
             board: Board::default(),
             processor: Processor::default(),
+            pi: None,
             disks: Vec::new(),
             medium: Medium::default(),
             second_medium: Medium::default(),

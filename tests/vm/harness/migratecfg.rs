@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{OsImage, Vm, cache, exe};
+use super::{Machine, OsImage, Vm, cache, exe};
 
 /// Where the folder is put in the guest.
 pub const PLACE: &str = "/root/migratecfg";
@@ -93,6 +93,32 @@ impl Migratecfg {
     /// Copies it to [`PLACE`] in the guest.
     #[track_caller]
     pub fn send_to(&self, vm: &mut Vm) {
+        vm.send(self.complete(), PLACE);
+    }
+
+    /// Puts it to [`PLACE`], where the guest has an empty folder, on an ext4 partition of a machine that is
+    /// off. Its executables are to be made such there.
+    #[track_caller]
+    pub fn put_on(&self, machine: &Machine, partition: u32) {
+        let disk = machine.disk();
+        for file in fs::read_dir(self.complete()).expect("listing the folder") {
+            let path = file.expect("listing the folder").path();
+            let name = path.file_name().expect("a file").to_string_lossy();
+            let content = fs::read(&path).expect("reading a file of the folder");
+            disk.write_ext4_file(partition, &format!("{PLACE}/{name}"), &content);
+        }
+    }
+
+    /// The folder as the operator of a fleet has it: each device gets a config.json of its own.
+    pub fn of_a_fleet(&mut self) -> &Path {
+        self.settings.retain(|(name, _)| name != "BALENA_CONFIG");
+        let dir = self.complete();
+        fs::remove_file(dir.join("config.json")).expect("removing config.json");
+        dir
+    }
+
+    /// The folder with all that belongs in it.
+    fn complete(&self) -> &Path {
         let dir = self.dir.path();
         let program = dir.join("balena-migrate");
         fs::copy(self.program, &program).expect("copying the program");
@@ -104,7 +130,7 @@ impl Migratecfg {
             .map(|(name, value)| format!("{name}=\"{value}\"\n"))
             .collect();
         fs::write(dir.join("balena-migrate.conf"), conf).expect("writing balena-migrate.conf");
-        vm.send(dir, PLACE);
+        dir
     }
 }
 

@@ -23,9 +23,12 @@ pub mod medium;
 pub mod migratecfg;
 pub mod osimage;
 pub mod outcome;
+pub mod pc;
+pub mod pi;
 pub mod qmp;
 pub mod tool;
 pub mod vm;
+pub mod wire;
 pub mod writelog;
 
 pub use clock::Clock;

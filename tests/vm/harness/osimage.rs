@@ -20,14 +20,34 @@ pub enum Table {
     Gpt,
 }
 
+/// What starts its kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    Grub,
+    /// Nothing, as balenaOS before 2.26.
+    None,
+    /// The firmware of a Raspberry Pi.
+    ConfigTxt,
+}
+
+impl Loader {
+    /// As osimage.sh calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Loader::Grub => "grub",
+            Loader::None => "none",
+            Loader::ConfigTxt => "config.txt",
+        }
+    }
+}
+
 /// What kind of image to build.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// Where its kernel is from.
     pub tree: Tree,
     pub table: Table,
-    /// A boot loader, or none, as balenaOS before 2.26.
-    pub has_loader: bool,
+    pub loader: Loader,
     pub slug: &'static str,
     pub version: &'static str,
     pub root_mib: u32,
@@ -51,7 +71,7 @@ impl Default for Wanted {
         Wanted {
             tree: Tree::Plain,
             table: Table::Mbr,
-            has_loader: true,
+            loader: Loader::Grub,
             slug: "genericx86-64-ext",
             version: "6.0.10",
             root_mib: 40,
@@ -85,7 +105,7 @@ impl OsImage {
     /// The ordinary image, without anything that would start it.
     pub fn without_loader() -> OsImage {
         OsImage::build(&Wanted {
-            has_loader: false,
+            loader: Loader::None,
             version: "2.12.7",
             ..Wanted::default()
         })
@@ -96,6 +116,18 @@ impl OsImage {
         OsImage::build(&Wanted {
             tree: Tree::Standard,
             root_mib: 56,
+            ..Wanted::default()
+        })
+    }
+
+    /// A small one for a board: its card is slow.
+    pub fn for_pi(tree: Tree, slug: &'static str) -> OsImage {
+        OsImage::build(&Wanted {
+            tree,
+            loader: Loader::ConfigTxt,
+            slug,
+            root_mib: 6,
+            data_mib: 12,
             ..Wanted::default()
         })
     }
@@ -114,12 +146,16 @@ impl OsImage {
                 fs::write(dir.join(name), text).expect("writing a recipe into the cache");
             }
             let raw = dir.join("os.raw");
-            let loader = if wanted.has_loader { "grub" } else { "none" };
             tool::run(
                 Command::new("bash")
                     .arg(dir.join("osimage.sh"))
                     .args([tree.kit(), dir.to_owned(), raw.clone()])
-                    .args([table.label(), loader, wanted.slug, wanted.version])
+                    .args([
+                        table.label(),
+                        wanted.loader.name(),
+                        wanted.slug,
+                        wanted.version,
+                    ])
                     .args(
                         [wanted.root_mib, wanted.data_mib, wanted.noise_mib].map(|n| n.to_string()),
                     ),

@@ -16,13 +16,16 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::agent::{Agent, Mute, Said};
-use super::board::{Firmware, Processor};
 use super::console::{Console, PATIENCE, Waited};
 use super::machine::Machine;
-use super::medium::Medium;
+use super::pi::Pi;
 use super::qmp::Qmp;
 use super::writelog::WriteLog;
-use super::{cache, tool};
+use super::{cache, pc, tool};
+
+/// A timer on every processor of the guest.
+const SLEEP_ON_EACH: &str =
+    "for n in $(seq 0 $(($(nproc) - 1))); do taskset -c $n sleep 0.01 || exit; done";
 
 pub struct Vm {
     /// None only while the machine is being given back.
@@ -46,7 +49,9 @@ impl Vm {
                 vm.name()
             );
             // Its disk is as after a power cut, and boots as such.
-            machine = vm.power_cut();
+            let mut vm = Vm::power_on(vm.power_cut(), None);
+            vm.wait_agent();
+            return vm;
         }
         Vm::power_on(machine, None)
     }
@@ -56,13 +61,11 @@ impl Vm {
         let (console, console_end) = socket_pair();
         let (agent, agent_end) = socket_pair();
         let (qmp, qmp_end) = socket_pair();
-        let mut command = Command::new("qemu-system-x86_64");
-        let board = machine.board;
-        command.args(hardware(machine.memory_mib, machine.processor));
-        command.args(board.firmware_arguments(&machine.dir().join("variables.fd")));
-        if machine.talkative {
-            command.args(["-machine", "graphics=off"]);
-        }
+        let program = machine
+            .pi
+            .as_ref()
+            .map_or("qemu-system-x86_64", Pi::program);
+        let mut command = Command::new(program);
         for (id, end) in [
             ("con", &console_end),
             ("agt", &agent_end),
@@ -73,41 +76,15 @@ impl Vm {
                 &format!("socket,id={id},fd={}", end.as_raw_fd()),
             ]);
         }
-        command.args(["-serial", "chardev:con"]);
-        command.args(board.agent_line("agt"));
         command.args(["-mon", "chardev=mon,mode=control"]);
         if machine.medium.logging {
             machine.begin_log();
         }
-        let (_, log) = machine.writes();
-        if let Some(controller) = board.controller() {
-            command.args(["-device", controller]);
-        }
-        // The kernel names disks in the order of their places on the bus.
-        if let Some(small) = &machine.small {
-            command.args(Medium::default().arguments("small", small, &log));
-            let device = board.disk(0, "small", "BENCH-SMALL", 512);
-            command.args(["-device", &device]);
-        }
-        let first = usize::from(machine.small.is_some());
-        for (n, disk) in machine.disks.iter().enumerate() {
-            let node = format!("disk{n}");
-            let sound = Medium::default();
-            let medium = match n {
-                0 => &machine.medium,
-                1 => &machine.second_medium,
-                _ => &sound,
-            };
-            command.args(medium.arguments(&node, &disk.path, &log));
-            let mut device = board.disk(first + n, &node, &disk.serial, disk.sector_bytes);
-            // A BIOS tries one disk only. UEFI firmware looks for loaders on all of them, and with
-            // an order from outside it would forget its own.
-            let chosen = machine.starts_from;
-            if n == chosen && first + chosen > 0 && board.firmware == Firmware::Bios {
-                device.push_str(",bootindex=0");
-            }
-            command.args(["-device", &device]);
-        }
+        let dir = machine.dir().to_owned();
+        command.args(match &mut machine.pi {
+            Some(pi) => pi.arguments(&machine.disks[0].path, &dir, "con", "agt"),
+            None => pc::arguments(&machine, "con", "agt"),
+        });
         if let Some(state) = state {
             command
                 .arg("-incoming")
@@ -127,7 +104,7 @@ impl Vm {
         // SAFETY: prctl and fcntl are async-signal-safe, and the descriptors live until the spawn.
         unsafe { command.pre_exec(move || prepare_child(&inherited)) };
         let child = command.spawn().unwrap_or_else(|e| {
-            panic!("starting qemu-system-x86_64: {e} (util/test installs what is needed)")
+            panic!("starting {program}: {e} (util/test installs what is needed)")
         });
         // QEMU has its own copies; ours would keep us from seeing the end of the machine.
         drop((console_end, agent_end, qmp_end));
@@ -166,12 +143,27 @@ impl Vm {
         self.qmp.command("cont", json!({}))?;
         while Instant::now() < limit {
             match self.agent.ping() {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.try_processors(limit),
                 Err(Mute::Silent) => {}
                 Err(Mute::Gone) => return Err("QEMU ended".to_owned()),
             }
         }
         Err("its shell does not answer".to_owned())
+    }
+
+    /// Proves that time goes on for each processor: one has been seen to sleep for ever after a resumption,
+    /// with all that waited on it.
+    fn try_processors(&mut self, limit: Instant) -> Result<(), String> {
+        let mut answer = self.agent.begin(SLEEP_ON_EACH).map(|()| None);
+        while Instant::now() < limit {
+            match answer {
+                Ok(Some(Said { code: 0, .. })) => return Ok(()),
+                Ok(Some(said)) => return Err(format!("a processor cannot sleep: {}", said.text)),
+                Ok(None) | Err(Mute::Silent) => answer = self.agent.poll().map(Some),
+                Err(Mute::Gone) => return Err("QEMU ended".to_owned()),
+            }
+        }
+        Err("a processor sleeps for ever".to_owned())
     }
 
     /// Waits until the console says `text` and returns the whole line. Looks only behind what was
@@ -380,6 +372,11 @@ impl Vm {
         self.console.text()
     }
 
+    /// What the firmware of a board said at this start.
+    pub fn firmware_said(&self) -> &[String] {
+        self.machine().pi.as_ref().map_or(&[], Pi::said)
+    }
+
     /// From now on a reboot switches the machine off instead.
     #[track_caller]
     pub fn stop_at_reboot(&mut self) {
@@ -411,12 +408,19 @@ impl Vm {
         self.machine.take().expect("given back once")
     }
 
-    /// Waits until the machine has switched itself off.
+    /// Waits until the machine has switched itself off, or a board has handed over to its firmware.
     #[track_caller]
     pub fn wait_off(mut self) -> Machine {
         // QEMU closes the console when it ends, and nothing says this: it is never found.
         match self.console.wait_for("\0", PATIENCE) {
-            Waited::Closed => self.power_cut(),
+            Waited::Closed => {
+                let said = self.console();
+                let mut machine = self.power_cut();
+                if let Some(pi) = &mut machine.pi {
+                    pi.restarts_after(&said);
+                }
+                machine
+            }
             Waited::Silence => self.give_up("waiting for the machine to switch off: silence"),
             Waited::Found(_) => unreachable!("the console drops NUL"),
         }
@@ -428,23 +432,36 @@ impl Vm {
     }
 
     #[track_caller]
-    fn qemu(&mut self, command: &str, arguments: serde_json::Value) -> serde_json::Value {
+    pub(super) fn qemu(
+        &mut self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> serde_json::Value {
         match self.qmp.command(command, arguments) {
             Ok(answer) => answer,
             Err(e) => self.give_up(&e),
         }
     }
 
-    /// Ends the test with what the console last said, and with a picture of the screen.
+    /// Ends the test with what the console last said, with a picture of the screen, and with what the
+    /// processors were at: a guest that hangs says nothing else of it.
     #[track_caller]
     pub fn give_up(&mut self, why: &str) -> ! {
         let picture = self.screenshot("failed");
         let log = self.machine().log();
+        let processors = cache::subdir("logs").join(format!("{}-processors.txt", self.name()));
+        let asked = self.qmp.command(
+            "human-monitor-command",
+            json!({"command-line": "info registers -a"}),
+        );
+        let said = asked.map_or_else(|e| e, |said| said.as_str().unwrap_or_default().to_owned());
+        let _ = fs::write(&processors, said);
         panic!(
-            "{}: {why}\n--- the console's last lines (all: {}; screen: {}) ---\n{}\n---",
+            "{}: {why}\n--- the console's last lines (all: {}; screen: {}; processors: {}) ---\n{}\n---",
             self.name(),
             log.display(),
             picture.display(),
+            processors.display(),
             self.console.tail(),
         )
     }
@@ -468,18 +485,6 @@ impl Drop for Vm {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// The machine but for its disks, firmware and lines. A prepared state fits only the same hardware.
-pub(super) fn hardware(memory_mib: u32, processor: Processor) -> Vec<String> {
-    // The wire leads nowhere: it is there for its hardware address.
-    "-machine pc -accel tcg,thread=multi -cpu CPU -smp 2 -nodefaults -vga std -display none \
-     -netdev user,id=wire,restrict=on -device virtio-net-pci,netdev=wire,romfile= -m"
-        .replace("CPU", processor.name())
-        .split(' ')
-        .map(str::to_owned)
-        .chain([memory_mib.to_string()])
-        .collect()
 }
 
 fn socket_pair() -> (UnixStream, UnixStream) {
