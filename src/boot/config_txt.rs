@@ -4,6 +4,7 @@
 //! Nothing in it counts for one boot only: stage 2 puts the old file back before anything else.
 
 use crate::raspberry_pi::config_txt::LINE_LIMIT;
+use crate::step::marks::Marks;
 
 /// Before the lines of ours.
 pub const BEGIN: &str =
@@ -14,6 +15,15 @@ pub(super) const END: &str = "# balena-migrate: end";
 
 /// What makes a comment of a line that has to be out of the way.
 pub(super) const OUT_OF_THE_WAY: &str = "#balena-migrate# ";
+
+/// What tells lines of ours from the others, in every text file that a boot loader reads.
+pub fn marks() -> Marks {
+    Marks {
+        begin: BEGIN.to_owned(),
+        end: END.to_owned(),
+        aside: OUT_OF_THE_WAY.to_owned(),
+    }
+}
 
 /// What the board is to start besides its kernel.
 pub struct Additions<'a> {

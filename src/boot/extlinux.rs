@@ -4,6 +4,7 @@
 //! u-boot forgets nothing of it, so that stage 2 puts the old file back first of all.
 
 use super::extlinux_conf::{self, Label};
+use super::replaced::leftover;
 use super::u_boot;
 use super::{Armament, BootLoader, Entry, Files, not_once};
 use crate::finding::Finding;
@@ -24,6 +25,7 @@ impl BootLoader for Extlinux {
         };
         let mut findings = Vec::new();
         findings.extend(u_boot::check_disk(host, board));
+        findings.extend(leftover(EXTLINUX, text));
         findings.extend(check_place(host));
         findings.extend(check_label(host, text));
         findings.push(not_once("extlinux.conf"));

@@ -6,7 +6,7 @@
 
 use super::boot_partition::{self, CMDLINE, INITRAMFS};
 use super::config_txt::{self, Additions};
-use super::replaced::Replaced;
+use super::replaced::{Replaced, leftover};
 use super::{Armament, BootLoader, Entry, Files, gone, not_once};
 use crate::finding::Finding;
 use crate::host::Host;
@@ -41,6 +41,7 @@ impl BootLoader for ConfigTxt {
         };
         findings.extend(boot_partition::check_disk(host, board, boot));
         findings.extend(check_text(boot));
+        findings.extend(check_leftover(boot));
         findings.extend(boot_partition::check_autoboot(board, boot));
         findings.extend(check_boots(board));
         findings.push(not_once(CONFIG));
@@ -185,6 +186,10 @@ fn check_text(boot: &BootPartition) -> Option<Finding> {
             "write it anew, without such bytes",
         )
     })
+}
+
+fn check_leftover(boot: &BootPartition) -> Option<Finding> {
+    leftover(&format!("{}/{CONFIG}", boot.point), boot.texts.get(CONFIG)?)
 }
 
 /// What the firmware starts is known, and is a kernel.

@@ -9,6 +9,7 @@
 //! There is no "once": u-boot reads the file at every boot, and stage 2 puts the old one back first of all.
 
 use super::config_txt::{BEGIN, END, OUT_OF_THE_WAY};
+use super::replaced::leftover;
 use super::u_boot;
 use super::{Armament, BootLoader, Entry, Files, not_once};
 use crate::finding::Finding;
@@ -36,6 +37,7 @@ impl BootLoader for UEnv {
         };
         let mut findings = Vec::new();
         findings.extend(u_boot::check_disk(host, board));
+        findings.extend(leftover(U_ENV, text));
         findings.extend(check_place(host));
         findings.extend(check_read(host, text));
         findings.extend(check_scripts(board, text));

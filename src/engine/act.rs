@@ -30,8 +30,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
             if let Expect::Seen(seen) = expect {
                 check_unchanged(sys, path, seen.as_deref())?;
             }
-            let ours = (*writers == Writers::People).then(|| sha256_hex(content.expose()));
-            save(sys, number, path, ours)
+            save(sys, number, path, Some((writers, content.expose())))
         }
         Step::SealHandover { .. } => save(sys, number, handover::PATH, None),
         Step::BuildInitramfs { path, .. } => save(sys, number, path, None),
@@ -85,8 +84,17 @@ fn new_folder(sys: &Sys, path: &str) -> Result<Undo> {
     })
 }
 
-/// The undo of making or replacing the file at `path`; an old one is saved beside the journal.
-fn save(sys: &Sys, number: usize, path: &str, ours: Option<String>) -> Result<Undo> {
+/// The undo of making or replacing the file at `path`; an old one is saved beside the journal. `shared` is
+/// who else writes it, and what it gets.
+fn save(sys: &Sys, number: usize, path: &str, shared: Option<(&Writers, &[u8])>) -> Result<Undo> {
+    let ours = match shared {
+        None | Some((Writers::BootLoader, _)) => None,
+        Some((Writers::People | Writers::Around(_), content)) => Some(sha256_hex(content)),
+    };
+    let marks = match shared {
+        Some((Writers::Around(marks), _)) => Some(marks.clone()),
+        _ => None,
+    };
     if !sys.exists(path) {
         return Ok(Undo::Remove {
             path: path.to_owned(),
@@ -107,6 +115,7 @@ fn save(sys: &Sys, number: usize, path: &str, ours: Option<String>) -> Result<Un
         uid: meta.uid,
         gid: meta.gid,
         ours,
+        marks,
     })
 }
 

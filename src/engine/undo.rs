@@ -7,7 +7,8 @@ use super::journal::{DIR, Journal, JournalWriter, PATH, Record};
 use crate::efi::{self, Variable};
 use crate::payload::digest::sha256_hex;
 use crate::report;
-use crate::step::Undo;
+use crate::step::marks::Marks;
+use crate::step::{OneShot, Undo};
 use crate::sys::files::temporary_name;
 use crate::sys::{Sys, efivars};
 
@@ -23,7 +24,8 @@ pub struct Undone {
 }
 
 /// Takes back everything that the journal foresees, last step first, and then removes the
-/// journal. A failure is noted and the rest goes on.
+/// journal. A failure is noted and the rest goes on, unless it is that of a file by which every boot starts
+/// stage 2: what such a file names must be there as long as it names it.
 pub fn undo(sys: &Sys) -> Result<Undone> {
     let Some(journal) = Journal::read(sys)? else {
         return clear_unbegun(sys);
@@ -35,9 +37,21 @@ pub fn undo(sys: &Sys) -> Result<Undone> {
     // Its folder may be one that a step made.
     let log = keep_log(sys, &journal);
     if !journal.is_undone() {
+        let one_shot = journal.begin().and_then(|begin| begin.one_shot.as_ref());
+        let lasting = one_shot
+            .filter(|one_shot| one_shot.lasts())
+            .and_then(OneShot::file);
         for step in journal.undos() {
-            if let Err(error) = take_back(sys, step) {
-                undone.left.push(format!("{error:#}"));
+            let Err(error) = take_back(sys, step) else {
+                continue;
+            };
+            undone.left.push(format!("{error:#}"));
+            if lasting.is_some_and(|file| step.path() == Some(file)) {
+                undone.left.push(
+                    "all else stays too, as every boot starts stage 2 by that file until then"
+                        .to_owned(),
+                );
+                break;
             }
         }
         if !undone.left.is_empty() {
@@ -105,13 +119,20 @@ fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
             uid,
             gid,
             ours,
+            marks,
         } => {
             remove(sys, &temporary_name(path))?;
             let old = sys
                 .read(saved)
                 .with_context(|| format!("reading {saved}, the old {path}"))?;
-            refuse_if_changed(sys, path, ours.as_deref(), Some(&old))?;
-            sys.write_whole(path, &old, *mode, Some((*uid, *gid)))
+            let back = match without_ours(sys, path, ours.as_deref(), &old, marks.as_ref())? {
+                Some(theirs) => theirs,
+                None => {
+                    refuse_if_changed(sys, path, ours.as_deref(), Some(&old))?;
+                    old
+                }
+            };
+            sys.write_whole(path, &back, *mode, Some((*uid, *gid)))
                 .with_context(|| format!("putting the old {path} back"))
         }
         Undo::Remove { path, ours } => {
@@ -198,6 +219,29 @@ fn remove(sys: &Sys, path: &str) -> Result<()> {
             .with_context(|| format!("removing {path}"))?;
     }
     Ok(())
+}
+
+/// What somebody has made of a file with lines of ours in it, without these; `None` where nobody has
+/// changed it, or where our lines can't be told from theirs.
+fn without_ours(
+    sys: &Sys,
+    path: &str,
+    ours: Option<&str>,
+    old: &[u8],
+    marks: Option<&Marks>,
+) -> Result<Option<Vec<u8>>> {
+    let (Some(ours), Some(marks)) = (ours, marks) else {
+        return Ok(None);
+    };
+    if !sys.exists(path) {
+        return Ok(None);
+    }
+    let now = sys.read(path).with_context(|| format!("reading {path}"))?;
+    if now == old || sha256_hex(&now) == ours {
+        return Ok(None);
+    }
+    let text = String::from_utf8(now).ok();
+    Ok(text.and_then(|text| Some(marks.strip(&text)?.into_bytes())))
 }
 
 /// A file that somebody changed after us is theirs.

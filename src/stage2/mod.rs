@@ -16,6 +16,7 @@ pub mod boot_ways;
 pub mod commit;
 pub mod disk_errors;
 pub mod efi;
+mod ending;
 pub mod find;
 pub mod finish;
 pub mod first_sector;
@@ -40,31 +41,27 @@ pub mod secure;
 pub mod stop;
 pub mod stream;
 
-use std::time::Duration;
+use std::cell::Cell;
 
 use anyhow::{Context, anyhow};
 
 use self::commit::Done;
+use self::ending::{Next, conclude};
 use self::find::{Found, Seen};
 use self::finish::Unfinished;
 use self::let_go::Free;
-use self::log::{Log, seconds};
+use self::log::Log;
 use self::machine::{Disk, Machine};
 use self::progress::mib;
 use self::rearm::Rearmed;
-use self::screen::{Ended, Screen};
+use self::screen::Screen;
 use self::stop::{Code, OrStop, Stop};
 use crate::handover::{self, Handover};
 use crate::report::Outcome;
 use crate::sys::Sys;
 
+pub use self::ending::Ending;
 pub use self::init::main;
-
-/// How long a success stays on the consoles before the restart.
-const SUCCESS_SHOWN: Duration = Duration::from_secs(3);
-
-/// How long any other ending stays there.
-const FAILURE_SHOWN: Duration = Duration::from_secs(10);
 
 /// What a person at the console sees first.
 const BANNER: [&str; 3] = [
@@ -95,17 +92,20 @@ pub struct Work<'a> {
     pub machine: &'a dyn Machine,
     /// Where everything is said.
     pub log: &'a Log<'a>,
+    /// What starts this stage at every boot could not be put back.
+    pub still_armed: Cell<bool>,
 }
 
-/// How stage 2 ended. Whatever it is, the machine is to be restarted.
-#[derive(Debug)]
-pub enum Ending {
-    /// The new system is on the disk.
-    Migrated,
-    /// All was well up to the first write, which was not wanted.
-    Pretended,
-    /// Something was wrong before the first write, or with a disk beside that of the old system.
-    Stopped(Stop),
+impl<'a> Work<'a> {
+    /// What there is at the start.
+    pub fn new(handover: &'a Handover, machine: &'a dyn Machine, log: &'a Log<'a>) -> Self {
+        Work {
+            handover,
+            machine,
+            log,
+            still_armed: Cell::new(false),
+        }
+    }
 }
 
 /// Does the job.
@@ -114,48 +114,18 @@ pub fn run(machine: &dyn Machine) -> Ending {
     for line in BANNER {
         log.say(line);
     }
-    let handover = read_handover(machine);
-    let next = Next::after(handover.as_ref().ok());
-    let ending = match handover {
-        Err(stop) => Ending::Stopped(stop),
+    let (ending, next) = match read_handover(machine) {
+        Err(stop) => (Ending::Stopped(stop), Next::OldSystem),
         Ok(handover) => {
             show_as_asked(&log, &handover);
-            migrate(&Work {
-                handover: &handover,
-                machine,
-                log: &log,
-            })
+            let work = Work::new(&handover, machine, &log);
+            let ending = migrate(&work);
+            let next = Next::after(&work, ending.stop());
+            (ending, next)
         }
     };
     conclude(machine, &log, &ending, next);
     ending
-}
-
-/// What the machine starts after a stop.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// The old system: nothing else can start.
-    OldSystem,
-    /// That, or this stage once more, which starts a disk whose flash was cut off. Who has seen the
-    /// disk knows which.
-    AsTheDiskIs,
-}
-
-impl Next {
-    fn after(handover: Option<&Handover>) -> Next {
-        match handover.is_some_and(|handover| handover.resume.is_some()) {
-            true => Next::AsTheDiskIs,
-            false => Next::OldSystem,
-        }
-    }
-
-    /// With what the stop says of the disk.
-    fn at(self, stop: &Stop) -> Next {
-        match stop.code {
-            Code::DiskNotFound | Code::DiskAmbiguous | Code::Fault => self,
-            _ => Next::OldSystem,
-        }
-    }
 }
 
 /// From now on the consoles show what the hand-over asks for, and screens a picture.
@@ -189,10 +159,16 @@ fn migrate(work: &Work) -> Ending {
 
 /// The job, as long as the old system is there. `disk` is the one that was `found`.
 fn begin(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Ending {
+    // Also when the disk is not what it should be: its file systems may be there all the same.
+    old_system::restore(work, disk);
     let rearmed = prepare(work, found, disk).and_then(|free| match work.handover.pretend {
         true => Ok(None),
         false => arm(work, free).map(Some),
     });
+    if work.still_armed.get() && !matches!(rearmed, Ok(Some(_))) {
+        // What it failed by may have passed: all depends on it now.
+        old_system::restore(work, disk);
+    }
     match rearmed {
         Ok(Some(rearmed)) => {
             beside::tell_start(work, disk);
@@ -211,8 +187,6 @@ fn begin(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Ending
 
 /// All before the point of no return.
 fn prepare(work: &Work, found: Result<Found, Stop>, disk: Option<&Disk>) -> Result<Free, Stop> {
-    // Also when the disk is not what it should be: its file systems may be there all the same.
-    old_system::restore(work, disk);
     let running = Outcome::Running {
         phase: "secure".to_owned(),
     };
@@ -348,8 +322,8 @@ fn load_modules(work: &Work) {
 /// Says why it stops, and leaves that for the old system.
 fn tell_stop(work: &Work, disk: Option<&Disk>, stop: &Stop) {
     work.log.say_disk_errors();
-    let when = match Next::after(Some(work.handover)).at(stop) {
-        Next::OldSystem => "stopped before the first write",
+    let when = match Next::after(work, Some(stop)) {
+        Next::OldSystem | Next::AsTheLoaderDoes => "stopped before the first write",
         Next::AsTheDiskIs => "stopped",
     };
     work.log.tell(format!("** {when}: {stop}"));
@@ -359,39 +333,6 @@ fn tell_stop(work: &Work, disk: Option<&Disk>, stop: &Stop) {
         reason: stop.reason(),
     };
     old_system::report(work, disk, outcome);
-}
-
-/// Says how it ended, and gives people time to read it.
-fn conclude(machine: &dyn Machine, log: &Log, ending: &Ending, next: Next) {
-    let time = seconds(machine.elapsed());
-    let text = match ending {
-        Ending::Migrated => format!("** done after {time}: the new system starts"),
-        Ending::Pretended => {
-            format!("** pretended for {time}, nothing was written: the old system starts again")
-        }
-        Ending::Stopped(stop) => match next.at(stop) {
-            Next::OldSystem => format!("** {stop}\n** The old system starts again."),
-            Next::AsTheDiskIs => format!(
-                "** {stop}\n** The machine restarts: into the old system or, where a flash of the \
-                 disk was cut off, into this stage again."
-            ),
-        },
-    };
-    log.say_disk_errors();
-    text.lines().for_each(|line| log.tell(line));
-    log.show_ending(match ending {
-        Ending::Migrated => Ended::Migrated,
-        Ending::Pretended => Ended::Returned,
-        Ending::Stopped(stop) => match next.at(stop) {
-            Next::OldSystem => Ended::Returned,
-            Next::AsTheDiskIs => Ended::Restarted,
-        },
-    });
-    log.close_drive();
-    machine.sleep(match ending {
-        Ending::Stopped(_) => FAILURE_SHOWN,
-        Ending::Migrated | Ending::Pretended => SUCCESS_SHOWN,
-    });
 }
 
 /// Goes on after the process that overwrote the disk has died: what it secured is still there.
@@ -407,11 +348,7 @@ pub fn resume(machine: &dyn Machine) -> Ending {
             }
         }
     };
-    let work = Work {
-        handover: &handover,
-        machine,
-        log: &log,
-    };
+    let work = Work::new(&handover, machine, &log);
     show_as_asked(&log, &handover);
     let ending = match beside::count_death(&work) {
         Ok(()) => resumed(&work),
@@ -474,14 +411,9 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
         code: Code::Fault,
         cause: anyhow!("stage 2 {how} in the phase {}", log.last_phase()),
     };
-    let handover = read_handover(machine).ok();
-    let next = Next::after(handover.as_ref());
-    if let Some(handover) = handover {
-        let work = Work {
-            handover: &handover,
-            machine,
-            log: &log,
-        };
+    let mut next = Next::OldSystem;
+    if let Ok(handover) = read_handover(machine) {
+        let work = Work::new(&handover, machine, &log);
         for disk in machine.disks().unwrap_or_default() {
             if let Err(error) = machine.unmount_all(&disk) {
                 log.tell(format!("unmounting all of {}: {error}", disk.name));
@@ -494,6 +426,7 @@ pub fn explain(machine: &dyn Machine, how: &str) -> Ending {
             log.tell(format!("giving up what was in memory: {error}"));
         }
         old_system::restore(&work, None);
+        next = Next::after(&work, Some(&stop));
         tell_stop(&work, None, &stop);
         find::log_drive(&work, None);
     }

@@ -5,16 +5,17 @@ use anyhow::{Context, anyhow};
 use super::Work;
 use super::machine::{Disk, Mounted};
 use super::{efi, find};
-use crate::handover::{FsIdentity, OldFile, Restore};
+use crate::handover::{Firmware, FsIdentity, OldFile, Restore};
 use crate::report::{self, Outcome, Report};
 use crate::sys::Sys;
 
 /// Puts the boot configuration back as it was before stage 1.
 ///
-/// A failure is only said: without a first write the old system is still there, and where the
+/// A failure is only said and noted: without a first write the old system is still there, and where the
 /// boot loader promised "once" it comes back whatever its configuration says.
 pub fn restore(work: &Work, disk: Option<&Disk>) {
     efi::disarm(work);
+    work.still_armed.set(false);
     let mut left: Vec<&Restore> = work.handover.restore.iter().collect();
     while let Some(first) = left.first() {
         let fs = first.fs.clone();
@@ -25,15 +26,21 @@ pub fn restore(work: &Work, disk: Option<&Disk>) {
                 fs.uuid,
                 here.len()
             )),
-            Err(error) => work.log.tell(format!(
-                "restoring the boot configuration on {}: {error:#}",
-                fs.uuid
-            )),
+            Err(error) => {
+                // The loaders of other machines have started this stage once, and do not again.
+                work.still_armed
+                    .set(work.handover.firmware == Firmware::Board);
+                work.log.tell(format!(
+                    "restoring the boot configuration on {}: {error:#}",
+                    fs.uuid
+                ));
+            }
         }
     }
 }
 
-/// Restores all files of one file system; tries each, and names the first that failed.
+/// Restores the files of one file system in their order, up to the first that fails: what comes behind a
+/// file is what it still names.
 fn restore_on(
     work: &Work,
     disk: Option<&Disk>,
@@ -42,12 +49,31 @@ fn restore_on(
 ) -> anyhow::Result<()> {
     let mounted = mount(work, fs, disk)?;
     let sys = mounted.files();
-    let results: Vec<anyhow::Result<()>> = files
-        .iter()
-        .map(|file| restore_file(work, &sys, file).with_context(|| format!("at {}", file.path)))
-        .collect();
+    let restored = files.iter().try_for_each(|file| {
+        restore_file(work, &sys, file)
+            .or_else(|error| {
+                make_room(&sys, file, files)?.ok_or(error)?;
+                restore_file(work, &sys, file)
+            })
+            .with_context(|| format!("at {}", file.path))
+    });
     mounted.close().context("unmounting it")?;
-    results.into_iter().collect()
+    restored
+}
+
+/// Removes the copies of a file that stage 1 left beside it: on a full boot partition they are the room that
+/// it needs, and the initramfs has its content too. `None` where there is none.
+fn make_room(sys: &Sys, file: &Restore, files: &[&Restore]) -> anyhow::Result<Option<()>> {
+    let copies = files.iter().filter(|other| {
+        let name = other.path.strip_prefix(&file.path);
+        other.old.is_none() && name.is_some_and(|name| name.starts_with('.'))
+    });
+    let mut made = None;
+    for copy in copies {
+        sys.remove_file(&copy.path)?;
+        made = Some(());
+    }
+    Ok(made)
 }
 
 fn restore_file(work: &Work, sys: &Sys, restore: &Restore) -> anyhow::Result<()> {

@@ -6,12 +6,14 @@
 pub mod by_tool;
 pub mod core;
 pub mod keep;
+pub mod marks;
 
 use serde::{Deserialize, Serialize};
 
 use self::by_tool::ByTool;
 use self::core::BuildCore;
 use self::keep::Keep;
+use self::marks::Marks;
 use crate::backup::Volume;
 use crate::efi::Variable;
 use crate::growth::DataPlace;
@@ -49,6 +51,11 @@ impl OneShot {
             | OneShot::Tryboot(path) => Some(path),
             OneShot::Variable(_) => None,
         }
+    }
+
+    /// Whether every boot starts stage 2 until the file is as it was. What it names must stay as long.
+    pub fn lasts(&self) -> bool {
+        matches!(self, OneShot::ConfigTxt(_) | OneShot::UBoot(_))
     }
 
     /// The argument that the reboot has to be given, if any.
@@ -166,10 +173,12 @@ pub enum Expect {
 }
 
 /// Who writes a file besides us, between our change and its undo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writers {
     /// Only people: a change of theirs is not overwritten by an undo.
     People,
+    /// People and tools, around lines of ours: an undo takes these out of what they have made of it.
+    Around(Marks),
     /// The boot loader too, as grubenv: its changes don't matter.
     BootLoader,
 }
@@ -259,6 +268,9 @@ pub enum Undo {
         /// SHA-256 of what the step wrote: a file that is neither that nor the old one was
         /// changed by somebody and stays. `None` when such changes don't matter.
         ours: Option<String>,
+        /// What marks our lines in it, where somebody's changes can be kept without these.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        marks: Option<Marks>,
     },
     /// Remove a file that was not there before.
     Remove {
@@ -298,4 +310,19 @@ pub enum Undo {
         /// Program and arguments.
         argv: Vec<String>,
     },
+}
+
+impl Undo {
+    /// The file that it puts back or removes, if it is one.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Undo::Restore { path, .. }
+            | Undo::Remove { path, .. }
+            | Undo::MoveBack { path, .. } => Some(path),
+            Undo::RemoveFolder { .. }
+            | Undo::Variable { .. }
+            | Undo::Nothing
+            | Undo::Run { .. } => None,
+        }
+    }
 }

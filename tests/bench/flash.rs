@@ -58,11 +58,7 @@ fn flash(device: &Path, raw: &Path, packed: &Path) -> io::Result<()> {
     let machine = Bench::new(device, packed.parent().unwrap_or(Path::new(".")))?;
     let handover = handover(&machine.disk, raw, packed)?;
     let log = Log::open(&machine);
-    let work = Work {
-        handover: &handover,
-        machine: &machine,
-        log: &log,
-    };
+    let work = Work::new(&handover, &machine, &log);
     let found = find::disk(&work).map_err(|stop| io::Error::other(stop.reason()))?;
     let find::Seen::Whole(found) = found else {
         return Err(io::Error::other("the device holds a torn flash"));

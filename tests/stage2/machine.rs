@@ -76,6 +76,10 @@ pub struct Faults {
     pub log_in_the_way: bool,
     /// Mounts of the old root that panic.
     pub mount_panic: bool,
+    /// On the old system there is no room to write a file of this name, so often.
+    pub full: (&'static str, u32),
+    /// There is none for it as long as this file is there.
+    pub crowded: Option<PathBuf>,
     /// Modules that can't be loaded.
     pub modules_fail: bool,
     /// Loading a module panics.
@@ -375,6 +379,7 @@ impl Machine for FakeMachine {
                 folder: folder.clone(),
                 node: node.to_owned(),
                 mounts: self.mounts.clone(),
+                faults: self.faults.clone(),
             }));
         }
         let files = scratch();
@@ -577,11 +582,21 @@ struct OldSystem {
     folder: PathBuf,
     node: PathBuf,
     mounts: Arc<Mutex<Vec<(PathBuf, bool)>>>,
+    faults: Arc<Mutex<Faults>>,
 }
 
 impl Mounted for OldSystem {
     fn files(&self) -> Sys {
-        Sys::new(&self.folder)
+        let faults = self.faults.clone();
+        Sys::new(&self.folder).gated(Arc::new(move |change| {
+            let mut faults = faults.lock().unwrap();
+            let is_it = change.starts_with("filling ") && change.contains(faults.full.0);
+            let crowded = faults.crowded.as_ref().is_some_and(|file| file.exists());
+            match is_it && (crowded || take(&mut faults.full.1)) {
+                true => Err(io::Error::from_raw_os_error(28)),
+                false => Ok(()),
+            }
+        }))
     }
 
     fn grow(&self, _blocks: u64) -> io::Result<()> {
