@@ -71,6 +71,7 @@ const CHECKS: &[Check] = &[
     boot::secure_boot,
     boot::loader,
     boot::kernel,
+    boot::secrets,
     initramfs::builder,
     boot::room,
 ];

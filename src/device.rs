@@ -71,6 +71,8 @@ pub const DEVICES: &[Device] = &[
     pi("raspberry-pi2", &[], &["armv7l", "aarch64"]),
     pi("raspberrypi3", &[], &["armv7l", "aarch64"]),
     pi("raspberrypi3-64", &[], &["aarch64"]),
+    // A Compute Module 3 on a carrier of balena's own.
+    pi("fincm3", &[], &["armv7l", "aarch64"]),
     pi("raspberrypi0-2w-64", &[], &["aarch64"]),
     pi("raspberrypi4-64", &[], &["aarch64"]),
     pi("raspberrypi400-64", &[], &["aarch64"]),

@@ -15,7 +15,7 @@ pub enum RunState {
     Interrupted,
     /// Everything is made, and the next boot is as ever.
     Prepared,
-    /// The next boot starts stage 2.
+    /// The next boot starts stage 2; on some machines a reboot with a certain argument, and no other.
     Armed,
     /// It was armed, and this is the old system again.
     Returned,

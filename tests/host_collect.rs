@@ -528,7 +528,8 @@ fn raspberry_pi_os_with_the_kernels_of_all_boards() {
             "boot/config.txt",
             "[pi4]\nkernel=other.img\n[all]\ninclude mine.txt\n",
         )
-        .file("boot/mine.txt", "# nothing\n")
+        .file("boot/mine.txt", "# nothing\ncmdline=mine.cmd\n")
+        .file("boot/mine.cmd", " console=serial0,115200 rootwait \nmore\n")
         .file("boot/kernel.img", "Linux version 5.10.103+ (dom@x) #1\n")
         .file(
             "boot/kernel7.img",
@@ -541,12 +542,15 @@ fn raspberry_pi_os_with_the_kernels_of_all_boards() {
     assert_eq!(board.model().unwrap().name, "3 Model B+");
     assert_eq!(board.serial, Some(0xf59d_3b1c));
     assert_eq!(board.partition, Some(1));
+    let first_line = "console=serial0,115200 rootwait";
+    assert_eq!(board.cmdline.as_deref(), Some(first_line));
     let boot = board.boot.as_ref().unwrap();
     assert_eq!(boot.point, "/boot");
     let names = [
         "config.txt",
         "kernel.img",
         "kernel7.img",
+        "mine.cmd",
         "mine.txt",
         "upstream/kernel7.img",
     ];

@@ -41,6 +41,7 @@ fn reader(revision: u32, texts: &BTreeMap<String, String>) -> Reader<'_> {
         serial: Some(0x1234_abcd),
         texts,
         tryboot: false,
+        runs_64: true,
     }
 }
 
@@ -75,8 +76,8 @@ fn every_board_has_its_kernel() {
         (PI_1, "", "kernel.img"),
         (PI_1, "arm_64bit=1", "kernel.img"),
         (ZERO_W, "", "kernel.img"),
-        (PI_2, "", "kernel7.img"),
-        (PI_3_PLUS, "", "kernel7.img"),
+        (PI_2, "arm_64bit=0", "kernel7.img"),
+        (PI_3_PLUS, "arm_64bit=0", "kernel7.img"),
         (PI_3_PLUS, "arm_64bit=1", "kernel8.img"),
         (PI_4, "", "kernel8.img"),
         (PI_4, "arm_64bit=0", "kernel7l.img"),
@@ -91,10 +92,20 @@ fn every_board_has_its_kernel() {
         );
     }
     let texts = texts(&[("config.txt", "")]);
-    let old = BTreeSet::from(["kernel7l.img".to_owned(), "kernel8.img.old".to_owned()]);
-    let start = |revision| resolve(reader(revision, &texts), "config.txt", &old);
-    assert_eq!(start(PI_4).unwrap().kernel, "kernel7l.img");
-    assert_eq!(start(PI_5).unwrap().kernel, "kernel8.img");
+    let old = BTreeSet::from(["kernel7l.img".to_owned(), "kernel8.img".to_owned()]);
+    let start = |revision, runs_64| {
+        let reader = Reader {
+            runs_64,
+            ..reader(revision, &texts)
+        };
+        resolve(reader, "config.txt", &old).unwrap().kernel
+    };
+    // Where nothing is set, firmware of some years prefers the one and firmware of others the other.
+    assert_eq!(start(PI_4, false), "kernel7l.img");
+    assert_eq!(start(PI_4, true), "kernel8.img");
+    assert_eq!(start(PI_3_PLUS, false), "kernel7.img");
+    assert_eq!(start(PI_3_PLUS, true), "kernel8.img");
+    assert_eq!(start(PI_5, true), "kernel8.img");
 }
 
 #[test]

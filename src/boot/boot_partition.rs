@@ -98,6 +98,7 @@ fn autoboot(board: &RaspberryPi, boot: &BootPartition, tryboot: bool) -> Option<
         serial: board.serial,
         texts: &texts,
         tryboot,
+        runs_64: board.runs_64,
     };
     Some(Settings::read(reader, AUTOBOOT))
 }

@@ -25,14 +25,21 @@ pub fn marks() -> Marks {
     }
 }
 
-/// What the board is to start besides its kernel.
+/// The memory of the graphics processor, for boards of all sizes and of each: these come before the other.
+const GPU_MEM: [&str; 4] = ["gpu_mem", "gpu_mem_256", "gpu_mem_512", "gpu_mem_1024"];
+
+/// What the board is to start.
 pub struct Additions<'a> {
     /// The initramfs, by its name on the boot partition.
     pub initramfs: &'a str,
     /// The file with the command line, by its name there.
     pub cmdline: &'a str,
-    /// Names are taken with something in front of them (`os_prefix`), so ours say that they are whole.
-    pub prefixed: bool,
+    /// The kernel that starts anyway, by its name there.
+    pub kernel: &'a str,
+    /// Whether it has 64 bits, on boards that start kernels of both kinds.
+    pub arm_64bit: Option<bool>,
+    /// What is put in front of names that don't say that they are whole (`os_prefix`); mostly nothing.
+    pub prefix: &'a str,
     /// The memory of the graphics processor, in MiB, where it is to be another.
     pub gpu_mem: Option<u32>,
 }
@@ -55,26 +62,44 @@ pub fn armed(text: &str, additions: &Additions) -> String {
 
 /// Whether a line names an initramfs, in whatever section. Of several, firmware of some years took the
 /// files of all.
-fn names_initramfs(line: &str) -> bool {
+pub(super) fn names_initramfs(line: &str) -> bool {
     let line = line.trim_start();
     ["initramfs ", "initramfs\t", "ramfsfile=", "ramfsaddr="]
         .iter()
         .any(|start| line.starts_with(start))
 }
 
+/// The kernel is named, since what the firmware chooses without that may change with what is there, or with
+/// its next version.
 fn block(additions: &Additions) -> String {
-    let slash = if additions.prefixed { "/" } else { "" };
+    let name = |name: &str| by_name(name, additions.prefix);
     let mut lines = vec![
         BEGIN.to_owned(),
         "[all]".to_owned(),
-        "auto_initramfs=0".to_owned(),
-        format!("initramfs {slash}{} followkernel", additions.initramfs),
-        format!("cmdline={slash}{}", additions.cmdline),
+        format!("kernel={}", name(additions.kernel)),
     ];
-    lines.extend(additions.gpu_mem.map(|mib| format!("gpu_mem={mib}")));
+    let bits = additions.arm_64bit.map(u8::from);
+    lines.extend(bits.map(|bit| format!("arm_64bit={bit}")));
+    lines.extend([
+        "auto_initramfs=0".to_owned(),
+        format!("initramfs {} followkernel", name(additions.initramfs)),
+        format!("cmdline={}", name(additions.cmdline)),
+    ]);
+    for mib in additions.gpu_mem.iter() {
+        lines.extend(GPU_MEM.map(|setting| format!("{setting}={mib}")));
+    }
     lines.push(END.to_owned());
     debug_assert!(lines.iter().all(|line| line.len() <= LINE_LIMIT));
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// How a file of the boot partition is named where `prefix` is put in front. Of what is below it the rest
+/// is the name: it is the kernel that shows whether the prefix leads to anything.
+fn by_name(name: &str, prefix: &str) -> String {
+    match name.strip_prefix(prefix) {
+        Some(rest) => rest.to_owned(),
+        None => format!("/{name}"),
+    }
 }
 
 #[cfg(test)]
@@ -82,20 +107,23 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::raspberry_pi::board::MODELS;
+    use crate::raspberry_pi::board::{Bits64, MODELS};
     use crate::raspberry_pi::boot_files::{BootFiles, resolve};
     use crate::raspberry_pi::config_txt::Reader;
 
     const ADDITIONS: Additions = Additions {
         initramfs: "balena-migrate.img",
         cmdline: "balena-migrate.txt",
-        prefixed: false,
+        kernel: "kernel8.img",
+        arm_64bit: None,
+        prefix: "",
         gpu_mem: None,
     };
 
     const BLOCK: &str = "# balena-migrate: begin. Stage 2 takes this away; so does `balena-migrate undo`.\n\
-                         [all]\nauto_initramfs=0\ninitramfs balena-migrate.img followkernel\n\
-                         cmdline=balena-migrate.txt\n# balena-migrate: end\n";
+                         [all]\nkernel=kernel8.img\nauto_initramfs=0\n\
+                         initramfs balena-migrate.img followkernel\ncmdline=balena-migrate.txt\n\
+                         # balena-migrate: end\n";
 
     #[test]
     fn the_block_ends_whatever_section_is_open() {
@@ -113,6 +141,33 @@ mod tests {
         let wanted = "dtparam=audio=on\r\n#balena-migrate#   initramfs a.img followkernel\r\ninitramfsx=1\n\
                       #balena-migrate# ramfsfile=b\n";
         assert_eq!(armed(text, &ADDITIONS), format!("{wanted}{BLOCK}"));
+    }
+
+    #[test]
+    fn names_below_a_prefix_and_elsewhere() {
+        let additions = Additions {
+            kernel: "current/vmlinuz",
+            arm_64bit: Some(true),
+            prefix: "current/",
+            gpu_mem: Some(16),
+            ..ADDITIONS
+        };
+        assert_eq!(
+            block(&additions).lines().collect::<Vec<_>>()[1..],
+            [
+                "[all]",
+                "kernel=vmlinuz",
+                "arm_64bit=1",
+                "auto_initramfs=0",
+                "initramfs /balena-migrate.img followkernel",
+                "cmdline=/balena-migrate.txt",
+                "gpu_mem=16",
+                "gpu_mem_256=16",
+                "gpu_mem_512=16",
+                "gpu_mem_1024=16",
+                END
+            ]
+        );
     }
 
     /// Every model, by every kind of file, starts the kernel that it has started before.
@@ -138,34 +193,38 @@ mod tests {
             .collect();
         for model in MODELS {
             for text in texts {
-                let starts = |text: String| {
+                let starts = |text: String, runs_64| {
                     let texts = BTreeMap::from([("config.txt".to_owned(), text)]);
                     let reader = Reader {
                         model,
                         serial: None,
                         texts: &texts,
                         tryboot: false,
+                        runs_64,
                     };
                     resolve(reader, "config.txt", &names)
                 };
-                let Ok(old) = starts(text.replace("[gpio4=1]", "[none]")) else {
-                    panic!("{}: {text}", model.name);
-                };
-                let additions = Additions {
-                    prefixed: !old.prefix.is_empty(),
-                    ..ADDITIONS
-                };
-                let wanted = BootFiles {
-                    initramfs: vec!["balena-migrate.img".into()],
-                    cmdline: "balena-migrate.txt".into(),
-                    ..old
-                };
-                assert_eq!(
-                    starts(armed(text, &additions)),
-                    Ok(wanted),
-                    "{}: {text}",
-                    model.name
-                );
+                for runs_64 in [false, true] {
+                    let Ok(old) = starts(text.replace("[gpio4=1]", "[none]"), runs_64) else {
+                        panic!("{}: {text}", model.name);
+                    };
+                    let additions = Additions {
+                        kernel: &old.kernel,
+                        arm_64bit: (model.bits_64 == Bits64::Either).then_some(runs_64),
+                        prefix: &old.prefix,
+                        ..ADDITIONS
+                    };
+                    let wanted = BootFiles {
+                        initramfs: vec!["balena-migrate.img".into()],
+                        cmdline: "balena-migrate.txt".into(),
+                        ..old.clone()
+                    };
+                    // Also after an update of the firmware, which may choose otherwise.
+                    for next in [false, true] {
+                        let found = starts(armed(text, &additions), next);
+                        assert_eq!(found, Ok(wanted.clone()), "{}: {text}", model.name);
+                    }
+                }
             }
         }
     }

@@ -7,10 +7,11 @@
 use super::boot_partition::{self, CMDLINE, INITRAMFS};
 use super::config_txt::{self, Additions};
 use super::replaced::{Replaced, leftover};
-use super::{Armament, BootLoader, Entry, Files, gone, not_once};
+use super::{Armament, BootLoader, Entry, Files, cmdline, gone, not_once};
 use crate::finding::Finding;
 use crate::host::Host;
-use crate::host::raspberry_pi::{BootPartition, CONFIG, RaspberryPi};
+use crate::host::raspberry_pi::{AUTOBOOT, BootPartition, CONFIG, RaspberryPi, TRYBOOT};
+use crate::raspberry_pi::board::Bits64;
 use crate::raspberry_pi::boot_files::BootFiles;
 use crate::secret::Secret;
 use crate::step::{Expect, OneShot, Step, Writers};
@@ -44,6 +45,8 @@ impl BootLoader for ConfigTxt {
         findings.extend(check_leftover(boot));
         findings.extend(boot_partition::check_autoboot(board, boot));
         findings.extend(check_boots(board));
+        findings.extend(check_included(boot));
+        findings.extend(check_arguments(host));
         findings.push(not_once(CONFIG));
         findings.extend(boot_partition::menu_first(host, boot));
         findings
@@ -65,7 +68,7 @@ impl BootLoader for ConfigTxt {
             new,
         } = texts(host);
         let config = format!("{}/{CONFIG}", boot.point);
-        let cmdline = cmdline(boot);
+        let cmdline = cmdline_file(boot);
         let replaced = Replaced {
             path: &config,
             old: &old,
@@ -109,12 +112,19 @@ pub(super) struct Texts<'a> {
 pub(super) fn texts(host: &Host) -> Texts<'_> {
     let (boot, starts) = checked(host);
     let old = boot.texts[CONFIG].clone();
+    let board = host.firmware.raspberry_pi.as_ref();
+    let either = |board: &&RaspberryPi| {
+        let model = board.model();
+        model.is_some_and(|model| model.bits_64 == Bits64::Either)
+    };
     let new = config_txt::armed(
         &old,
         &Additions {
             initramfs: INITRAMFS,
             cmdline: CMDLINE,
-            prefixed: !starts.prefix.is_empty(),
+            kernel: &starts.kernel,
+            arm_64bit: board.filter(either).map(|board| board.runs_64),
+            prefix: &starts.prefix,
             gpu_mem: gpu_mem(host, boot),
         },
     );
@@ -132,7 +142,7 @@ pub fn for_stage2(host: &Host) -> String {
 }
 
 /// The path of our file with the kernel's command line.
-pub(super) fn cmdline(boot: &BootPartition) -> String {
+pub(super) fn cmdline_file(boot: &BootPartition) -> String {
     format!("{}/{CMDLINE}", boot.point)
 }
 
@@ -230,6 +240,44 @@ fn check_boots(board: &RaspberryPi) -> Option<Finding> {
     })
 }
 
+/// A file that config.txt includes stays as it is, and of several initramfs firmware of some years took the
+/// files of all.
+fn check_included(boot: &BootPartition) -> Option<Finding> {
+    let names = |name: &&String| ![CONFIG, AUTOBOOT, TRYBOOT].contains(&name.as_str());
+    let mut included = boot.texts.iter().filter(|(name, _)| names(name));
+    let (name, _) = included.find(|(_, text)| text.lines().any(config_txt::names_initramfs))?;
+    Some(Finding::error(
+        "config-txt",
+        format!(
+            "{name}, which {CONFIG} includes, names an initramfs, beside which ours might not start"
+        ),
+        format!("move that line from {}/{name} to {CONFIG}", boot.point),
+    ))
+}
+
+/// The kernel passes over what is behind its limit, and the last argument is what starts stage 2.
+fn check_arguments(host: &Host) -> Option<Finding> {
+    /// `COMMAND_LINE_SIZE` of arch/arm/include/uapi/asm/setup.h and of arm64; the last byte is a NUL.
+    const LIMITS: [usize; 2] = [1024, 2048];
+    let given = host.given_cmdline();
+    let firmware = host.kernel.cmdline.len().saturating_sub(given.len());
+    let ours = cmdline::for_stage2(&given, "/init").join(" ").len();
+    let (need, limit) = (
+        firmware + 1 + ours,
+        LIMITS[usize::from(!host.has_32_bit_kernel())],
+    );
+    (need >= limit).then(|| {
+        Finding::error(
+            "arguments",
+            format!(
+                "the kernel takes less than {limit} bytes of arguments, and with those of the firmware and \
+                 of the running kernel stage 2 would have {need}"
+            ),
+            "make the command line of this system shorter, reboot, then run again",
+        )
+    })
+}
+
 /// What a small machine gives the graphics processor while stage 2 runs. With so little it is started from
 /// files of its own.
 fn gpu_mem(host: &Host, boot: &BootPartition) -> Option<u32> {
@@ -238,7 +286,6 @@ fn gpu_mem(host: &Host, boot: &BootPartition) -> Option<u32> {
         true => ["start4cd.elf", "fixup4cd.dat"],
         false => ["start_cd.elf", "fixup_cd.dat"],
     };
-    let text = &boot.texts[CONFIG];
     let chosen = ["start_x", "start_file", "start_debug"];
     let sets = |line: &str| {
         chosen
@@ -247,6 +294,6 @@ fn gpu_mem(host: &Host, boot: &BootPartition) -> Option<u32> {
     };
     let fits = host.memory.total <= SMALL
         && files.iter().all(|name| boot.names.contains(*name))
-        && !text.lines().any(sets);
+        && !boot.texts.values().flat_map(|text| text.lines()).any(sets);
     fits.then_some(GPU_MEM)
 }

@@ -57,7 +57,7 @@ impl BootLoader for Tryboot {
             new,
         } = raspberry_pi::texts(host);
         let path = format!("{}/{TRYBOOT}", boot.point);
-        let cmdline = raspberry_pi::cmdline(boot);
+        let cmdline = raspberry_pi::cmdline_file(boot);
         let seen = boot
             .texts
             .get(TRYBOOT)

@@ -3,6 +3,7 @@
 use super::{Subject, initramfs};
 use crate::boot;
 use crate::finding::Finding;
+use crate::handover::Firmware;
 use crate::host::raspberry_pi::RaspberryPi;
 
 /// The new system's boot loader is not signed for Secure Boot.
@@ -53,10 +54,35 @@ pub fn kernel(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
+/// Where secrets for the new system can't wait on /, which root alone reads, they could only wait on the boot
+/// partition of a board.
+pub fn secrets(subject: &Subject) -> Vec<Finding> {
+    let host = subject.host;
+    let haven = subject.target().and_then(|target| host.haven(target));
+    let open =
+        haven.filter(|haven| host.firmware.kind() == Firmware::Board && haven.fs_type == "vfat");
+    let finding = open.map(|haven| {
+        let root = host.mount_of("/");
+        Finding::error(
+            "secrets",
+            format!(
+                "stage 2 can't read / ({}), and {} is FAT, where everybody could read the keys for the new \
+                 system until then",
+                root.map_or("unknown", |root| &root.device_name),
+                haven.point
+            ),
+            "move / to a plain partition first",
+        )
+    });
+    finding.into_iter().collect()
+}
+
 /// Room for the initramfs, and for the kernel where the boot loader needs a copy.
 pub fn room(subject: &Subject) -> Vec<Finding> {
     /// Left free beside it: file systems that are full to the last block break other things.
     const MARGIN: u64 = 4 << 20;
+    /// What came out of trials (<https://github.com/raspberrypi/rpi-image-gen/issues/63>).
+    const BOARD_LIMIT: u64 = 96 << 20;
     let host = subject.host;
     let files = match boot::of(host) {
         Ok(choice) => choice.loader.files(host),
@@ -78,6 +104,18 @@ pub fn room(subject: &Subject) -> Vec<Finding> {
         return Vec::new();
     };
     let mut findings = Vec::new();
+    let initramfs_bytes = subject.material.initramfs_bytes + tool;
+    if host.firmware.raspberry_pi.is_some() && initramfs_bytes > BOARD_LIMIT {
+        findings.push(Finding::error(
+            "initramfs-size",
+            format!(
+                "the initramfs takes about {} MiB, and the firmware of a Raspberry Pi loads {} at most",
+                initramfs_bytes >> 20,
+                BOARD_LIMIT >> 20
+            ),
+            "let INITRAMFS be auto, which makes a small one",
+        ));
+    }
     if mount.read_only {
         findings.push(Finding::error(
             "boot-read-only",

@@ -1,5 +1,5 @@
-//! What became of the boot that was to start stage 2, where stage 2 has left no report: told from what the
-//! boot loader did to its own files. Called by [`super::status`] once the machine was booted again.
+//! The boot that is to start stage 2: which one it is, and what became of it where stage 2 has left no report,
+//! told from what the boot loader did to its own files. Called by [`super::status`] and [`super::run`].
 
 use crate::boot::grub::INITRAMFS;
 use crate::boot::{config_txt, grub, grub_entry, grubenv};
@@ -20,6 +20,14 @@ enum Traces {
     },
     /// grubenv can't be read.
     Unknown,
+}
+
+/// What starts stage 2 once the machine is armed, as the beginning of a sentence.
+pub(super) fn trigger(one_shot: Option<&OneShot>) -> String {
+    match one_shot.and_then(OneShot::reboot_argument) {
+        Some(argument) => format!("`reboot '{argument}'`, and no other boot,"),
+        None => "The next boot".to_owned(),
+    }
 }
 
 /// The end of a run without a report, in words.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::plan::{Looked, look, show, without_room};
-use super::{Exit, Failure, Options, lock, screen, status, undo};
+use super::{Exit, Failure, Options, lock, one_shot, screen, status, undo};
 use crate::config::Config;
 use crate::config::kind::word::PayloadPlace;
 use crate::engine::journal::{Begin, Journal};
@@ -136,10 +136,7 @@ fn announce(config: &Config, plan: &Plan) -> Result<(), Failure> {
             "migration successful, please reboot system\n\
              {} starts stage 2. `balena-migrate undo` takes everything back until then.
 ",
-            match plan.one_shot.as_ref().and_then(OneShot::reboot_argument) {
-                Some(argument) => format!("`reboot '{argument}'`, and no other boot,"),
-                None => "The next boot".to_owned(),
-            }
+            one_shot::trigger(plan.one_shot.as_ref())
         )),
         Some(reboot) => screen::print(&format!(
             "migration successful, rebooting system in {0} seconds

@@ -74,9 +74,10 @@ pub fn describe(sys: &Sys, journal: &Journal) -> Result<String, Failure> {
         (RunState::Prepared, _) => "A migration is prepared but not armed (NO_SETUP).\n\
                         `balena-migrate undo` removes what was made.\n"
             .to_owned(),
-        (RunState::Armed, _) => "A migration is armed: the next boot starts stage 2.\n\
-             `balena-migrate undo` takes everything back.\n"
-            .to_owned(),
+        (RunState::Armed, begin) => format!(
+            "A migration is armed. {} starts stage 2.\n`balena-migrate undo` takes everything back.\n",
+            one_shot::trigger(begin.and_then(|begin| begin.one_shot.as_ref()))
+        ),
         (RunState::Returned, Some(begin)) => after_reboot(sys, begin)?,
         (RunState::Idle | RunState::Running | RunState::Interrupted | RunState::Returned, _) => {
             interrupted()

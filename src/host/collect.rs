@@ -28,7 +28,7 @@ pub fn collect(sys: &Sys) -> anyhow::Result<Host> {
         .context("reading /proc/meminfo")?;
     let disks = disks::collect(sys)?;
     let mounts = mounts::collect(sys, &disks)?;
-    let firmware = firmware::collect(sys, &disks, &mounts);
+    let firmware = firmware::collect(sys, &disks, &mounts, &uname.machine);
     let kernel = kernel::collect(sys, &mounts, &firmware)?;
     Ok(Host {
         taken: Some(jiff::Timestamp::now().as_second()),

@@ -4,10 +4,10 @@ use super::{Disk, Firmware, Mount, raspberry_pi, u_boot, uefi};
 use crate::efi;
 use crate::sys::Sys;
 
-/// Firmware of the machine.
-pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Firmware {
+/// Firmware of the machine. `machine` is that of `uname -m`.
+pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount], machine: &str) -> Firmware {
     let is_efi = sys.exists("/sys/firmware/efi");
-    let raspberry_pi = raspberry_pi::collect(sys, mounts);
+    let raspberry_pi = raspberry_pi::collect(sys, mounts, machine);
     let is_other = !is_efi && raspberry_pi.is_none();
     let secure_boot = sys.read_efi(&efi::global("SecureBoot")).ok().flatten();
     Firmware {

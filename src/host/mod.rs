@@ -454,6 +454,14 @@ impl Host {
         is_32_bit_x86(&self.machine) || self.machine.starts_with("armv")
     }
 
+    /// The kernel's command line, less what the firmware of a board puts before each that it is given.
+    pub fn given_cmdline(&self) -> String {
+        match &self.firmware.raspberry_pi {
+            Some(board) => board.given_arguments(&self.kernel.cmdline).join(" "),
+            None => self.kernel.cmdline.clone(),
+        }
+    }
+
     /// `uname -m` of the best kernel that the processor runs.
     pub fn processor(&self) -> &str {
         match is_32_bit_x86(&self.machine) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Mount;
+use crate::kernel_args;
 use crate::raspberry_pi::board::Model;
 use crate::raspberry_pi::boot_files::{self, BootFiles};
 use crate::raspberry_pi::config_txt::Reader;
@@ -52,6 +53,11 @@ pub struct RaspberryPi {
     pub knows_tryboot: bool,
     /// The kernel has the driver of the board's makers, which passes the argument of a reboot on.
     pub passes_argument: bool,
+    /// The kernel that runs has 64 bits.
+    pub runs_64: bool,
+    /// The command line in the file that config.txt comes to; the firmware puts arguments of its own before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
 }
 
 /// The partition with what the firmware reads.
@@ -99,6 +105,7 @@ impl RaspberryPi {
             serial: self.serial,
             texts: &boot.texts,
             tryboot,
+            runs_64: self.runs_64,
         };
         boot_files::resolve(reader, CONFIG, &boot.names).map_err(|place| {
             format!("{place} may count or not, which depends on more than the board")
@@ -107,13 +114,32 @@ impl RaspberryPi {
 
     /// The path of the kernel that the firmware starts.
     pub fn kernel(&self) -> Option<String> {
+        self.file(|starts| &starts.kernel)
+    }
+
+    /// The path of a file that it starts.
+    fn file(&self, of: fn(&BootFiles) -> &str) -> Option<String> {
         let point = &self.boot.as_ref()?.point;
-        Some(format!("{point}/{}", self.boots().ok()?.kernel))
+        Some(format!("{point}/{}", of(&self.boots().ok()?)))
+    }
+
+    /// The arguments of the running kernel, `running`, that are not the firmware's own: those whose names
+    /// are in the file that it reads. Values differ where the firmware has put the device in (`serial0`).
+    /// Without the file, all of them.
+    pub fn given_arguments(&self, running: &str) -> Vec<String> {
+        let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        let mut all = kernel_args::split(running);
+        if let Some(text) = &self.cmdline {
+            let names: BTreeSet<String> =
+                kernel_args::split(text).iter().map(|a| name(a)).collect();
+            all.retain(|argument| names.contains(&name(argument)));
+        }
+        all
     }
 }
 
-/// The board and its boot partition; nothing on other machines.
-pub(super) fn collect(sys: &Sys, mounts: &[Mount]) -> Option<RaspberryPi> {
+/// The board and its boot partition; nothing on other machines. `machine` is that of `uname -m`.
+pub(super) fn collect(sys: &Sys, mounts: &[Mount], machine: &str) -> Option<RaspberryPi> {
     let compatible = sys.read("/proc/device-tree/compatible").ok()?;
     let mut names = compatible.split(|byte| *byte == 0);
     if !names.any(|name| name.starts_with(b"raspberrypi,")) {
@@ -122,7 +148,7 @@ pub(super) fn collect(sys: &Sys, mounts: &[Mount]) -> Option<RaspberryPi> {
     let serial = sys.read("/proc/device-tree/serial-number").ok();
     let revision = revision(sys).unwrap_or_default();
     let boot = boot_partition(sys, mounts);
-    Some(RaspberryPi {
+    let mut board = RaspberryPi {
         revision,
         serial: serial.and_then(|bytes| parse_serial(&bytes)),
         partition: cell(sys, &format!("{BOOTLOADER}/partition")),
@@ -131,7 +157,14 @@ pub(super) fn collect(sys: &Sys, mounts: &[Mount]) -> Option<RaspberryPi> {
             .is_some_and(|boot| knows_tryboot(sys, revision, boot)),
         boot,
         passes_argument: sys.exists(VCIO),
-    })
+        runs_64: machine == "aarch64",
+        cmdline: None,
+    };
+    board.cmdline = board.file(|starts| &starts.cmdline).and_then(|path| {
+        let text = sys.read_text(&path).ok()?;
+        Some(text.lines().next()?.trim().to_owned())
+    });
+    Some(board)
 }
 
 /// Whether the firmware reads tryboot.txt: it has the name in it, and so has what starts it.

@@ -289,7 +289,7 @@ fn start_arguments(config: &Config, host: &Host, start: &Start) -> Vec<String> {
         return resume_arguments(config, host, start);
     };
     let more = by.tool.kernel_arguments().iter();
-    boot::cmdline::for_bring_up(&host.kernel.cmdline)
+    boot::cmdline::for_bring_up(&host.given_cmdline())
         .into_iter()
         .chain(more.map(|argument| (*argument).to_owned()))
         .chain(debug(config))
@@ -303,7 +303,7 @@ fn resume_arguments(config: &Config, host: &Host, start: &Start) -> Vec<String> 
         Some(_) => format!("{}/init", own_root::PATH),
         None => "/init".to_owned(),
     };
-    boot::cmdline::for_stage2(&host.kernel.cmdline, &init)
+    boot::cmdline::for_stage2(&host.given_cmdline(), &init)
         .into_iter()
         .chain(debug(config))
         .collect()

@@ -25,10 +25,9 @@ pub struct Model {
 pub enum Bits64 {
     /// Never.
     Not,
-    /// When `arm_64bit` is set.
-    WhenSet,
-    /// Unless `arm_64bit` is 0, if the kernel is there: what the default is depends on the firmware.
-    Usually,
+    /// As `arm_64bit` says. Without it the model, the year of the firmware and the kernels that are there
+    /// decide (<https://github.com/raspberrypi/firmware/issues/1193>).
+    Either,
     /// Always.
     Always,
 }
@@ -50,24 +49,24 @@ pub const MODELS: &[Model] = &[
         name: "2 Model B",
         sections: &["pi2"],
         slugs: &["raspberry-pi2"],
-        bits_64: Bits64::WhenSet,
+        bits_64: Bits64::Either,
         kernel_32: "kernel7.img",
     },
     one(0x06, "Compute Module 1"),
     three(0x08, "3 Model B", &["pi3"]),
     zero(0x09, "Zero", &["pi0"]),
-    three(0x0a, "Compute Module 3", &["pi3"]),
+    module_three(0x0a, "Compute Module 3"),
     zero(0x0c, "Zero W", &["pi0", "pi0w"]),
     three(0x0d, "3 Model B+", &["pi3", "pi3+"]),
     three(0x0e, "3 Model A+", &["pi3", "pi3+"]),
-    three(0x10, "Compute Module 3+", &["pi3"]),
+    module_three(0x10, "Compute Module 3+"),
     four(0x11, "4 Model B", &["pi4"], &["raspberrypi4-64"]),
     Model {
         code: 0x12,
         name: "Zero 2 W",
         sections: &["pi0", "pi0w", "pi02"],
         slugs: &["raspberrypi0-2w-64"],
-        bits_64: Bits64::WhenSet,
+        bits_64: Bits64::Either,
         kernel_32: "kernel7.img",
     },
     four(0x13, "400", &["pi4", "pi400"], &["raspberrypi400-64"]),
@@ -108,8 +107,15 @@ const fn three(code: u32, name: &'static str, sections: &'static [&'static str])
         name,
         sections,
         slugs: &["raspberrypi3-64", "raspberrypi3"],
-        bits_64: Bits64::WhenSet,
+        bits_64: Bits64::Either,
         kernel_32: "kernel7.img",
+    }
+}
+
+const fn module_three(code: u32, name: &'static str) -> Model {
+    Model {
+        slugs: &["raspberrypi3-64", "raspberrypi3", "fincm3"],
+        ..three(code, name, &["pi3"])
     }
 }
 
@@ -124,7 +130,7 @@ const fn four(
         name,
         sections,
         slugs,
-        bits_64: Bits64::Usually,
+        bits_64: Bits64::Either,
         kernel_32: "kernel7l.img",
     }
 }

@@ -95,8 +95,7 @@ fn kernel<'a>(
     let model = reader.model;
     let bits_64 = match model.bits_64 {
         Bits64::Not => false,
-        Bits64::WhenSet => settings.flag("arm_64bit", false)?,
-        Bits64::Usually => settings.flag("arm_64bit", is_there(KERNEL_64))?,
+        Bits64::Either => settings.flag("arm_64bit", reader.runs_64)?,
         Bits64::Always => true,
     };
     Ok(with_prefix(

@@ -23,6 +23,8 @@ pub struct Reader<'a> {
     pub texts: &'a BTreeMap<String, String>,
     /// It was started for once, by the `tryboot` flag.
     pub tryboot: bool,
+    /// The kernel that runs has 64 bits: what the firmware has chosen where its files leave it to it.
+    pub runs_64: bool,
 }
 
 /// A setting that counts.

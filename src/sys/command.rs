@@ -171,29 +171,6 @@ impl Sys {
         }
         command.spawn().map(drop)
     }
-
-    /// Asks the running system to reboot, the orderly way first. `argument` is for the firmware: where
-    /// it can't be passed on in an orderly way, it is not passed on at all.
-    pub fn ask_for_reboot(&self, argument: Option<&str>) -> io::Result<()> {
-        let with_argument = ["reboot", argument.unwrap_or_default()];
-        let ways: &[&[&str]] = match argument {
-            Some(_) => &[&with_argument],
-            None => &[
-                &["systemctl", "reboot"],
-                &["shutdown", "-r", "now"],
-                &["reboot"],
-            ],
-        };
-        for argv in ways {
-            let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
-            if self.run(&argv, None).is_ok_and(|ended| ended.success) {
-                return Ok(());
-            }
-        }
-        Err(io::Error::other(
-            "none of the system's programs could restart this machine",
-        ))
-    }
 }
 
 /// The last `count` lines of `text`.

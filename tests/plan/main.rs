@@ -4,6 +4,7 @@
 //! `tests/hosts/*.json` are outputs of `balena-migrate facts`; the plans in `tests/plans` are made anew
 //! with `BLESS=1`.
 
+mod board_matrix;
 mod extracted;
 mod i686;
 mod new_grub;
@@ -168,7 +169,10 @@ fn firmware_of(host: &Host) -> Result<Vec<FirmwareFile>, String> {
 }
 
 fn case(host: &str) -> Case {
-    let host = captured(host);
+    case_of(captured(host))
+}
+
+fn case_of(host: Host) -> Case {
     let image = scan_for(&host);
     let text = CONFIG_JSON.replace("genericx86-64-ext", image.slug().unwrap());
     let mut json = balena::inspect("/root/migratecfg/config.json", text.into());

@@ -189,3 +189,70 @@ fn a_recovery_partition_in_front_is_said() {
     parts[1].fs.as_mut().unwrap().fs_type = "vfat".into();
     assert!(boot::of(&behind.host).is_ok_and(|choice| choice.why.is_none()));
 }
+
+/// What would keep the firmware from our initramfs, the kernel from its arguments, or others from the keys.
+#[test]
+fn what_stage_2_would_not_be_started_with_is_refused() {
+    type Refused = (&'static str, fn(&mut Case), &'static str);
+    let rows: &[Refused] = &[
+        (
+            "an initramfs in a file that config.txt includes",
+            |case| case.text("extra.txt", "# more\n initramfs other.img followkernel\n"),
+            "config-txt",
+        ),
+        (
+            "arguments up to the limit of the kernel",
+            |case| {
+                let long = format!(" quirks={}", "x".repeat(990));
+                case.host.kernel.cmdline.push_str(&long);
+            },
+            "arguments",
+        ),
+        (
+            "an initramfs that the firmware does not load",
+            |case| case.material.initramfs_bytes = 97 << 20,
+            "initramfs-size",
+        ),
+        (
+            "keys on the boot partition",
+            |case| {
+                let root = case.host.mounts.iter_mut().find(|mount| mount.point == "/");
+                root.expect("/").fs_type = "f2fs".to_owned();
+            },
+            "secrets",
+        ),
+    ];
+    for (what, spoil, code) in rows {
+        let mut case = case("raspios-11-pi-1");
+        assert!(!case.codes().contains(code), "{what}");
+        spoil(&mut case);
+        let codes = case.codes();
+        assert!(codes.contains(code), "{what}: {codes:?}");
+    }
+    // A kernel of 64 bits takes twice as much.
+    let mut case = case("raspios-11-pi-4");
+    case.host
+        .kernel
+        .cmdline
+        .push_str(&format!(" x={}", "x".repeat(990)));
+    assert!(!case.codes().contains(&"arguments"));
+}
+
+/// The firmware puts its own arguments before those of the file at each start.
+#[test]
+fn what_the_firmware_adds_is_not_given_to_it_again() {
+    let mut case = case("raspios-12-pi-4");
+    case.host.kernel.cmdline = "coherent_pool=1M 8250.nr_uarts=1 vc_mem.mem_base=0x3f000000 \
+                                console=ttyS0,115200 console=tty1 root=PARTUUID=1-02 rootwait \
+                                quirk=\"a b\""
+        .to_owned();
+    let board = case.host.firmware.raspberry_pi.as_mut().unwrap();
+    board.cmdline = Some(
+        "console=serial0,115200 console=tty1 root=PARTUUID=1-02 rootwait quirk=\"a b\"".to_owned(),
+    );
+    let text = written(&case.plan(), "/boot/firmware/balena-migrate.txt");
+    assert_eq!(
+        text.unwrap(),
+        "console=ttyS0,115200 console=tty1 quirk=\"a b\" panic=30 rdinit=/init\n"
+    );
+}
