@@ -4,6 +4,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+/// How long one answer is waited for.
+pub const TURN: Duration = Duration::from_secs(1);
+
 /// What a command in the guest came to.
 #[derive(Debug)]
 pub struct Said {
@@ -38,7 +41,7 @@ pub struct Agent {
 impl Agent {
     pub fn new(stream: UnixStream) -> Self {
         stream
-            .set_read_timeout(Some(Duration::from_secs(1)))
+            .set_read_timeout(Some(TURN))
             .expect("setting a time limit on the agent's socket");
         // A guest that hangs reads nothing, and the socket is full after some hundred questions.
         stream

@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod pc;
 pub mod pi;
 pub mod qmp;
+mod quiet;
 pub mod tool;
 pub mod vm;
 pub mod wire;

@@ -1,10 +1,10 @@
 //! What becomes of a machine that is switched on: watches it until that is certain.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::agent::Mute;
-use super::console::PATIENCE;
+use super::agent::{Mute, TURN};
+use super::quiet::Quiet;
 use super::{Machine, Migratecfg, Vm};
 
 /// What the firmware or GRUB says when nothing more will happen.
@@ -117,7 +117,7 @@ impl Vm {
     ///
     /// `to_the_end` lets a stage 2 that goes on finish its work.
     pub fn outcome(mut self, wanted: &NewSystem, to_the_end: bool) -> (Machine, Outcome) {
-        let start = Instant::now();
+        let mut quiet = Quiet::default();
         let outcome = loop {
             let said = self.console();
             if let Some(outcome) = told(&said, wanted, to_the_end) {
@@ -126,17 +126,18 @@ impl Vm {
             // Waits for a second when nobody answers.
             match self.agent.ping() {
                 Ok(()) => break Outcome::Old,
-                Err(Mute::Silent) => {}
+                Err(Mute::Silent) => {
+                    if self.is_quiet_for_too_long(&mut quiet, TURN) {
+                        let last = said.lines().rfind(|line| !line.trim().is_empty());
+                        let last = last.unwrap_or("nothing").trim();
+                        break Outcome::Lost(format!("silence; the last was: {last}"));
+                    }
+                }
                 Err(Mute::Gone) => {
                     let outcome = told(&self.console(), wanted, to_the_end);
                     let off = || Outcome::Lost("the machine switched itself off".to_owned());
                     break outcome.unwrap_or_else(off);
                 }
-            }
-            if self.console.silence().min(start.elapsed()) > PATIENCE {
-                let last = said.lines().rfind(|line| !line.trim().is_empty());
-                let last = last.unwrap_or("nothing").trim();
-                break Outcome::Lost(format!("silence; the last was: {last}"));
             }
             std::thread::sleep(Duration::from_millis(50));
         };

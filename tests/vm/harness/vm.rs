@@ -15,11 +15,12 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::agent::{Agent, Mute, Said};
-use super::console::{Console, PATIENCE, Waited};
+use super::agent::{Agent, Mute, Said, TURN};
+use super::console::{Console, Waited};
 use super::machine::Machine;
 use super::pi::Pi;
 use super::qmp::Qmp;
+use super::quiet::{PATIENCE, Quiet, SLICE};
 use super::writelog::WriteLog;
 use super::{cache, pc, tool};
 
@@ -170,11 +171,37 @@ impl Vm {
     /// waited for before.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
-        match self.console.wait_for(text, PATIENCE) {
-            Waited::Found(line) => line,
-            Waited::Silence => self.give_up(&format!("waiting for '{text}': silence")),
-            Waited::Closed => self.give_up(&format!("waiting for '{text}': the machine is off")),
+        let mut quiet = Quiet::default();
+        loop {
+            match self.console.wait_for(text, SLICE) {
+                Waited::Found(line) => return line,
+                Waited::Silence => self.bear(&mut quiet, SLICE, &format!("waiting for '{text}'")),
+                Waited::Closed => {
+                    self.give_up(&format!("waiting for '{text}': the machine is off"))
+                }
+            }
         }
+    }
+
+    /// Bears that nothing was said for a `piece` of time, up to a limit.
+    #[track_caller]
+    fn bear(&mut self, quiet: &mut Quiet, piece: Duration, what: &str) {
+        if self.is_quiet_for_too_long(quiet, piece) {
+            self.give_up(&format!("{what}: silence"));
+        }
+    }
+
+    /// Adds a `piece` of time in which nothing was said, and tells whether the limit is reached.
+    #[track_caller]
+    pub(super) fn is_quiet_for_too_long(&mut self, quiet: &mut Quiet, piece: Duration) -> bool {
+        quiet.add(piece, self.console.length() + self.agent.so_far().len());
+        let is_over = quiet.is_too_long();
+        if !is_over && quiet.wants_a_nudge() {
+            eprintln!("bench: {}: nudged after a long silence", self.name());
+            self.qemu("stop", json!({}));
+            self.qemu("cont", json!({}));
+        }
+        is_over
     }
 
     /// Waits until the running kernel hands over to the firmware.
@@ -186,15 +213,11 @@ impl Vm {
     /// Waits until the guest's shell answers: until it is up.
     #[track_caller]
     pub fn wait_agent(&mut self) {
-        let start = Instant::now();
+        let mut quiet = Quiet::default();
         loop {
             match self.agent.ping() {
                 Ok(()) => return,
-                Err(Mute::Silent) => {
-                    if self.console.silence().min(start.elapsed()) > PATIENCE {
-                        self.give_up("waiting for the guest's shell: silence");
-                    }
-                }
+                Err(Mute::Silent) => self.bear(&mut quiet, TURN, "waiting for the guest's shell"),
                 Err(Mute::Gone) => {
                     self.give_up("waiting for the guest's shell: the machine is off")
                 }
@@ -206,11 +229,11 @@ impl Vm {
     #[track_caller]
     pub fn agent(&mut self, command: &str) -> Said {
         let mut answer = self.agent.begin(command);
-        let mut quiet_since = Instant::now();
-        let mut heard = 0;
+        let mut quiet = Quiet::default();
         loop {
             match answer {
-                Ok(()) | Err(Mute::Silent) => {}
+                Ok(()) => {}
+                Err(Mute::Silent) => self.bear(&mut quiet, TURN, &format!("'{command}'")),
                 Err(Mute::Gone) => {
                     let said = self.agent.so_far();
                     self.give_up(&format!("the machine went off during '{command}': {said}"))
@@ -220,14 +243,6 @@ impl Vm {
                 Ok(said) => return said,
                 Err(mute) => Err(mute),
             };
-            let said = self.agent.so_far();
-            if said.len() != heard {
-                heard = said.len();
-                quiet_since = Instant::now();
-            }
-            if quiet_since.elapsed() > PATIENCE {
-                self.give_up(&format!("'{command}' says nothing more: {said}"));
-            }
         }
     }
 
@@ -411,19 +426,23 @@ impl Vm {
     /// Waits until the machine has switched itself off, or a board has handed over to its firmware.
     #[track_caller]
     pub fn wait_off(mut self) -> Machine {
-        // QEMU closes the console when it ends, and nothing says this: it is never found.
-        match self.console.wait_for("\0", PATIENCE) {
-            Waited::Closed => {
-                let said = self.console();
-                let mut machine = self.power_cut();
-                if let Some(pi) = &mut machine.pi {
-                    pi.restarts_after(&said);
+        let mut quiet = Quiet::default();
+        loop {
+            // QEMU closes the console when it ends, and nothing says this: it is never found.
+            match self.console.wait_for("\0", SLICE) {
+                Waited::Closed => break,
+                Waited::Silence => {
+                    self.bear(&mut quiet, SLICE, "waiting for the machine to switch off");
                 }
-                machine
+                Waited::Found(_) => unreachable!("the console drops NUL"),
             }
-            Waited::Silence => self.give_up("waiting for the machine to switch off: silence"),
-            Waited::Found(_) => unreachable!("the console drops NUL"),
         }
+        let said = self.console();
+        let mut machine = self.power_cut();
+        if let Some(pi) = &mut machine.pi {
+            pi.restarts_after(&said);
+        }
+        machine
     }
 
     /// Its writes so far, when they are logged.
