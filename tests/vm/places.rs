@@ -32,11 +32,11 @@ fn an_image_on_a_stick_and_a_backup_that_needs_room() {
         "mkdir -p /mnt/stick && mount LABEL=STICK /mnt/stick && cp -r {PLACE} /mnt/stick/"
     ));
     let folder = "/mnt/stick/migratecfg";
+    let hash = scene.vm.must(&format!("sha256sum < {folder}/backup.tgz"));
+    let hash = hash.split(' ').next().expect("a hash");
     let said = scene.run(&format!("cd {folder} && {RUN} -r 3"), 0);
     let words: Vec<&str> = said.split_whitespace().collect();
     assert!(words.join(" ").contains("vdb is not overwritten"), "{said}");
-    let hash = scene.vm.must(&format!("sha256sum < {folder}/backup.tgz"));
-    let hash = hash.split(' ').next().expect("a hash");
     let wanted = NewSystem::ordinary(&cfg).and(format!("NEWOS: backup.tgz {hash} data/ data/film"));
     scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&wanted, true);
