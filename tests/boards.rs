@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use balena_migrate::boot::{self, Entry, config_txt};
 use balena_migrate::engine::journal::Begin;
@@ -50,9 +50,12 @@ fn root(host: &Host, path: &str) -> tempfile::TempDir {
     dir
 }
 
-/// Every file below a folder, with its content and mode.
-fn tree(folder: &Path) -> BTreeMap<String, (Vec<u8>, u32)> {
-    let mut files = BTreeMap::new();
+/// Files, each with its content and mode.
+type Tree = BTreeMap<String, (Vec<u8>, u32)>;
+
+/// Every file below a folder.
+fn tree(folder: &Path) -> Tree {
+    let mut files = Tree::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let meta = fs::metadata(&path).unwrap();
@@ -104,65 +107,97 @@ fn environment(text: &str) -> BTreeMap<&str, &str> {
     set.filter_map(|line| line.split_once('=')).collect()
 }
 
+/// A board as it was before it was armed.
+struct Board {
+    name: &'static str,
+    /// The file that its loader reads.
+    path: &'static str,
+    host: Host,
+    dir: tempfile::TempDir,
+    before: Tree,
+}
+
+impl Board {
+    fn each() -> impl Iterator<Item = Board> {
+        BOARDS.into_iter().map(|(name, path)| {
+            let host = captured(name);
+            let dir = root(&host, path);
+            Board {
+                name,
+                path,
+                before: tree(dir.path()),
+                host,
+                dir,
+            }
+        })
+    }
+
+    fn armed() -> impl Iterator<Item = Board> {
+        Board::each().inspect(|board| arm(&board.host, board.dir.path()).unwrap())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join(&self.path[1..])
+    }
+
+    fn read(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.file(), text).unwrap();
+    }
+
+    /// Takes everything back, and gives what could not be.
+    fn undo(&self) -> Vec<String> {
+        undo(&Sys::new(self.dir.path())).unwrap().left
+    }
+
+    #[track_caller]
+    fn is_as_before(&self) {
+        assert!(tree(self.dir.path()) == self.before, "{}", self.name);
+    }
+}
+
 #[test]
 fn armed_and_taken_back() {
-    for (name, path) in BOARDS {
-        let host = captured(name);
-        let dir = root(&host, path);
-        let before = tree(dir.path());
-        arm(&host, dir.path()).unwrap();
-        let armed = tree(dir.path());
-        let file = dir.path().join(&path[1..]).display().to_string();
-        assert_ne!(armed[&file].0, before[&file].0, "{name}");
-        assert_eq!(armed[&file].1, before[&file].1, "{name}: its own mode");
-        let undone = undo(&Sys::new(dir.path())).unwrap();
-        assert_eq!(undone.left, [""; 0]);
-        assert!(tree(dir.path()) == before, "{name}");
+    for board in Board::armed() {
+        let (armed, file) = (tree(board.dir.path()), board.file().display().to_string());
+        assert_ne!(armed[&file].0, board.before[&file].0, "{}", board.name);
+        assert_eq!(armed[&file].1, board.before[&file].1, "its own mode");
+        assert_eq!(board.undo(), [""; 0]);
+        board.is_as_before();
     }
 }
 
 #[test]
 fn a_file_that_has_changed_since_the_plan_stops_the_run() {
-    for (name, path) in BOARDS {
-        let host = captured(name);
-        let dir = root(&host, path);
-        let file = dir.path().join(&path[1..]);
-        fs::write(&file, "somebody else's\n").unwrap();
-        let before = tree(dir.path());
-        assert!(matches!(arm(&host, dir.path()), Err(ApplyError::Undone(_))));
-        assert!(tree(dir.path()) == before, "{name}");
+    for mut board in Board::each() {
+        board.write("somebody else's\n");
+        board.before = tree(board.dir.path());
+        let armed = arm(&board.host, board.dir.path());
+        assert!(matches!(armed, Err(ApplyError::Undone(_))));
+        board.is_as_before();
     }
 }
 
 /// Settings are added, and taken away, by programs that know nothing of us.
 #[test]
 fn what_somebody_has_changed_since_stays_without_what_is_ours() {
-    for (name, path) in BOARDS {
-        let host = captured(name);
-        let dir = root(&host, path);
-        let before = tree(dir.path());
-        arm(&host, dir.path()).unwrap();
-        let file = dir.path().join(&path[1..]);
-        let armed = fs::read_to_string(&file).unwrap();
-        fs::write(&file, format!("# first\n{armed}# last\n")).unwrap();
-        let undone = undo(&Sys::new(dir.path())).unwrap();
-        assert_eq!(undone.left, [""; 0], "{name}");
-        let mut after = tree(dir.path());
-        let (_, mode) = before[&file.display().to_string()];
-        let text = text(&mut host.clone()).clone();
-        let end = if text.ends_with('\n') { "" } else { "\n" };
-        let wanted = format!("# first\n{text}{end}# last\n");
-        let entry = after.insert(
-            file.display().to_string(),
-            before[&file.display().to_string()].clone(),
-        );
+    for mut board in Board::armed() {
+        board.write(&format!("# first\n{}# last\n", board.read()));
+        assert_eq!(board.undo(), [""; 0], "{}", board.name);
+        let old = text(&mut board.host).clone();
+        let end = if old.ends_with('\n') { "" } else { "\n" };
         assert_eq!(
-            String::from_utf8(entry.clone().unwrap().0).unwrap(),
-            wanted,
-            "{name}"
+            board.read(),
+            format!("# first\n{old}{end}# last\n"),
+            "{}",
+            board.name
         );
-        assert_eq!(entry.unwrap().1, mode, "{name}");
-        assert!(after == before, "{name}: all else");
+        // All else, and the file's mode.
+        board.write(&old);
+        board.is_as_before();
     }
 }
 
@@ -170,50 +205,38 @@ fn what_somebody_has_changed_since_stays_without_what_is_ours() {
 /// with a command line that is gone, comes up nowhere.
 #[test]
 fn what_a_file_names_stays_as_long_as_the_file_does() {
-    for (name, path) in BOARDS {
-        let host = captured(name);
-        let dir = root(&host, path);
-        let before = tree(dir.path());
-        arm(&host, dir.path()).unwrap();
-        let file = dir.path().join(&path[1..]);
-        let armed = fs::read_to_string(&file).unwrap();
-        let torn = armed.replace("# balena-migrate: end\n", "");
-        fs::write(&file, &torn).unwrap();
-        let left_there = tree(dir.path());
-        let undone = undo(&Sys::new(dir.path())).unwrap();
-        let [first, second] = &undone.left[..] else {
-            panic!("{name}: {:?}", undone.left);
+    for mut board in Board::armed() {
+        board.write(&board.read().replace("# balena-migrate: end\n", ""));
+        let left_there = tree(board.dir.path());
+        let left = board.undo();
+        let [first, second] = &left[..] else {
+            panic!("{}: {left:?}", board.name);
         };
-        assert!(
-            first.starts_with(&format!("{path} was changed after")),
-            "{first}"
-        );
+        let changed = format!("{} was changed after", board.path);
+        assert!(first.starts_with(&changed), "{first}");
         assert!(second.starts_with("all else stays too"), "{second}");
-        assert!(tree(dir.path()) == left_there, "{name}");
+        assert!(tree(board.dir.path()) == left_there, "{}", board.name);
         // Somebody puts it right by hand.
-        fs::write(&file, text(&mut host.clone())).unwrap();
-        assert_eq!(undo(&Sys::new(dir.path())).unwrap().left, [""; 0]);
-        assert!(tree(dir.path()) == before, "{name}");
+        let old = text(&mut board.host).clone();
+        board.write(&old);
+        assert_eq!(board.undo(), [""; 0]);
+        board.is_as_before();
     }
 }
 
 /// With its journal gone, what a run has left would be taken for the old file.
 #[test]
 fn an_armed_file_is_not_taken_for_the_old_one() {
-    for (name, path) in BOARDS {
-        let mut host = captured(name);
-        let dir = root(&host, path);
-        arm(&host, dir.path()).unwrap();
-        let file = dir.path().join(&path[1..]);
-        *text(&mut host) = fs::read_to_string(&file).unwrap();
-        let Err(findings) = boot::of(&host) else {
-            panic!("{name} can be armed again");
+    for mut board in Board::armed() {
+        let armed = board.read();
+        *text(&mut board.host) = armed.clone();
+        let Err(findings) = boot::of(&board.host) else {
+            panic!("{} can be armed again", board.name);
         };
         let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
-        assert!(codes.contains(&"boot-leftover"), "{name}: {codes:?}");
-        let marks = config_txt::marks();
-        *text(&mut host) = marks.strip(text(&mut host)).unwrap();
-        assert!(boot::of(&host).is_ok(), "{name}");
+        assert!(codes.contains(&"boot-leftover"), "{codes:?}");
+        *text(&mut board.host) = config_txt::marks().strip(&armed).unwrap();
+        assert!(boot::of(&board.host).is_ok(), "{}", board.name);
     }
 }
 
