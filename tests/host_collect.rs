@@ -10,10 +10,10 @@ use balena_migrate::efi::load_option::{HardDrive, LoadOption, Node, PartitionId}
 use balena_migrate::efi::{self, Variable};
 use balena_migrate::grub_platform::BIOS_MODULES;
 use balena_migrate::handover::{Firmware, TableIdentity};
-use balena_migrate::host::Host;
 use balena_migrate::host::collect::collect;
 use balena_migrate::host::u_boot::UBoot;
 use balena_migrate::host::uefi::Access;
+use balena_migrate::host::{BootCode, Host};
 use balena_migrate::sys::{Sys, efivars};
 
 /// A machine that is a folder.
@@ -220,6 +220,51 @@ fn debian_with_grub_on_a_virtio_disk() {
     assert!(host.state.journal);
 }
 
+/// Two disks: one starts what is in its active partition, the other is the BIOS's first and has no code.
+#[test]
+fn what_a_bios_would_start() {
+    let machine = Machine::new("", "quiet\n");
+    for (index, name) in ["sda", "sdb"].into_iter().enumerate() {
+        let disk = format!("sys/devices/any/{name}");
+        let part = format!("{disk}/{name}1");
+        machine
+            .block(&disk, &format!("8:{}", index * 16), 8192, None)
+            .dir("sys/devices/any/hardware")
+            .link(&format!("{disk}/device"), "sys/devices/any/hardware")
+            .block(&part, &format!("8:{}", index * 16 + 1), 4096, Some((1, 8)));
+    }
+    let mut usual = mbr(0xa);
+    usual[..3].copy_from_slice(&[0xfa, 0xb8, 0]);
+    (usual[446], usual[454]) = (0x80, 8);
+    machine
+        .file("dev/sda", &usual)
+        .file("dev/sda1", [b"\xebcGRUB ".to_vec(), vec![0; 512]].concat())
+        .file("dev/sdb", mbr(0xb))
+        .file("dev/sdb1", vec![0; 512])
+        .file("sys/firmware/edd/int13_dev80/mbr_signature", "0x0000000b\n");
+    let host = machine.collect();
+    let sectors = host
+        .disks
+        .iter()
+        .map(|disk| disk.boot_sector.clone().unwrap());
+    let sectors: Vec<_> = sectors
+        .map(|sector| (sector.code, sector.signature.unwrap()))
+        .collect();
+    assert_eq!(
+        sectors,
+        [
+            (BootCode::Grub, "0000000a".to_owned()),
+            (BootCode::None, "0000000b".to_owned())
+        ]
+    );
+    assert_eq!(host.firmware.bios_disk.as_deref(), Some("0000000b"));
+    fs::remove_file(machine.at("dev/sda")).unwrap();
+    machine.file("sys/firmware/edd/int13_dev80/mbr_signature", "0x00000000\n");
+    let host = machine.collect();
+    assert_eq!(host.disks[0].boot_sector, None);
+    assert_eq!(host.firmware.bios_disk, None);
+}
+
 /// The start of a FAT file system, as far as it is looked at.
 fn fat() -> Vec<u8> {
     let mut head = vec![0; 512];
@@ -334,6 +379,7 @@ fn debian_started_by_uefi_firmware() {
     assert_eq!(uefi.partitions["vda1"], PartitionId::Gpt(ESP.into()));
     assert_eq!(uefi.partitions.len(), 2);
     assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+    assert_eq!(uefi.esps, ["vda1"]);
     assert_eq!(uefi.loader, None);
     let stub = uefi.grub_stub.unwrap();
     assert_eq!(stub.path, "/boot/efi/EFI/DEBIAN/grub.cfg");
@@ -373,6 +419,13 @@ fn without_variables_the_esp_is_known_by_its_kind() {
     let uefi = machine.collect().firmware.uefi.unwrap();
     assert_eq!(uefi.variables, Access::NotMounted);
     assert_eq!(uefi.entries, []);
+    assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+    // In an MBR too.
+    let mut sector = mbr(7);
+    sector[450] = efi::MBR_KIND;
+    machine.file("dev/vda", sector);
+    let uefi = machine.collect().firmware.uefi.unwrap();
+    assert_eq!(uefi.esps, ["vda1"]);
     assert_eq!(uefi.esp.as_deref(), Some("vda1"));
 }
 

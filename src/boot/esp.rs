@@ -60,7 +60,8 @@ pub fn check(host: &Host, uefi: &Uefi) -> Vec<Finding> {
     findings
 }
 
-fn check_variables(uefi: &Uefi) -> Option<Finding> {
+/// What keeps entries for the firmware from being made.
+pub fn check_variables(uefi: &Uefi) -> Option<Finding> {
     const MOUNT: &str = "mount -t efivarfs efivarfs /sys/firmware/efi/efivars";
     let (what, remedy) = match uefi.variables {
         Access::Writable => return None,

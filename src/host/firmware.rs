@@ -1,6 +1,6 @@
 //! Reads what started the kernel. Called by the collector.
 
-use super::{Disk, Firmware, Mount, raspberry_pi, u_boot, uefi};
+use super::{Disk, Firmware, Mount, boot_sector, raspberry_pi, u_boot, uefi};
 use crate::efi;
 use crate::sys::Sys;
 
@@ -13,6 +13,7 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Firmware {
     Firmware {
         efi: is_efi,
         secure_boot: secure_boot.and_then(|variable| Some(*variable.value.first()? == 1)),
+        bios_disk: (!is_efi).then(|| boot_sector::first_disk(sys)).flatten(),
         uefi: is_efi.then(|| uefi::collect(sys, disks, mounts)),
         device_tree_model: sys
             .read("/proc/device-tree/model")

@@ -5,6 +5,7 @@
 //! pure. Nothing in it is secret: of the network files it holds where they are, not what they say.
 
 mod arm_kernel;
+mod boot_sector;
 pub mod collect;
 mod disks;
 mod firmware;
@@ -31,6 +32,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::boot_sector::{BootCode, BootSector};
 use self::raspberry_pi::RaspberryPi;
 use self::u_boot::UBoot;
 use self::uefi::Uefi;
@@ -140,6 +142,10 @@ pub struct Firmware {
     /// More of UEFI firmware. Older snapshots have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uefi: Option<Uefi>,
+    /// The disk signature of the disk that a BIOS calls its first, 8 lower-case hex digits; `None` where
+    /// the kernel does not know it. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bios_disk: Option<String>,
     /// /proc/device-tree/model.
     pub device_tree_model: Option<String>,
     /// More of a Raspberry Pi. Older snapshots have none.
@@ -195,6 +201,9 @@ pub struct Disk {
     pub wwid: Option<String>,
     /// Its partition table; `None` when it has none that is known here.
     pub table: Option<TableIdentity>,
+    /// What a BIOS would start of it; `None` when it could not be read. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_sector: Option<BootSector>,
     /// A file system on the disk itself, as on many USB sticks.
     pub fs: Option<FileSystem>,
     /// Its partitions, by number.

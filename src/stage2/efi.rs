@@ -60,6 +60,37 @@ pub fn rearm(work: &Work, disk: &Disk, first_sector: &[u8]) {
     }
 }
 
+/// Where the firmware would go on to start another disk: sees to it that it takes an entry for this one,
+/// before anything on it is overwritten. The entry leads to the new system's place, and is replaced by
+/// [`settle`].
+///
+/// # Errors
+///
+/// When it does not; the variables are as they were then.
+pub fn claim(work: &Work, disk: &Disk) -> anyhow::Result<()> {
+    let needed = work
+        .handover
+        .efi
+        .as_ref()
+        .is_some_and(|efi| efi.needs_entry);
+    if !needed {
+        return Ok(());
+    }
+    let image = &work.handover.payload.image.boot;
+    let sector = u64::from(disk.sector_bytes);
+    let start = image.start / sector;
+    let drive = HardDrive {
+        number: image.number,
+        start,
+        sectors: image.bytes / sector,
+        // Its name is known when the image is there.
+        id: PartitionId::Mbr("00000000".to_owned(), start),
+    };
+    try_rearm(work, drive)
+        .inspect_err(|_| forget(work))
+        .context("giving the new system a boot entry")
+}
+
 fn try_rearm(work: &Work, drive: HardDrive) -> anyhow::Result<()> {
     let sys = work.machine.efi_variables().context("mounting efivarfs")?;
     put_first(&sys, &entry_of(&sys, OUR_ENTRY, drive), &[])?;

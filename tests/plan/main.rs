@@ -4,6 +4,7 @@
 //! `tests/hosts/*.json` are outputs of `balena-migrate facts`; the plans in `tests/plans` are made anew
 //! with `BLESS=1`.
 
+mod boot_disk;
 mod extracted;
 mod i686;
 mod new_grub;
@@ -872,15 +873,6 @@ fn what_keeps_a_torn_flash_from_going_on_is_said() {
             Some(
                 "grub-mkimage, or GRUB's modules for a BIOS, are not installed (Debian: grub-pc-bin)",
             ),
-        ),
-        (
-            |case| {
-                let mut boot = case.host.mounts[0].clone();
-                boot.point = "/boot".to_owned();
-                boot.disks = vec!["sdz".to_owned()];
-                case.host.mounts.push(boot);
-            },
-            Some("GRUB is not on the disk that is overwritten"),
         ),
         (
             |case| {

@@ -62,6 +62,7 @@ fn world() -> (World, Sys) {
     world.handover.efi = Some(Efi {
         remove: vec![efi::boot_next(), efi::boot_entry(2)],
         old_partitions: vec![old],
+        needs_entry: false,
     });
     (world, sys)
 }
@@ -170,6 +171,26 @@ fn firmware_without_variables_does_not_stop_anything() {
         shown.contains("giving the new system a boot entry"),
         "{shown}"
     );
+}
+
+/// The firmware would go on to start the loader of the old system, which is on another disk.
+#[test]
+fn nothing_is_overwritten_where_the_firmware_takes_no_entry_that_it_needs() {
+    let (mut world, sys) = world();
+    world.handover.efi.as_mut().unwrap().needs_entry = true;
+    // Firmware without room for it.
+    let full = efivars::DIR[1..].to_owned();
+    let taken = world.machine.dir.join("firmware").join(full);
+    std::fs::create_dir(taken.join(efi::boot_entry(0))).unwrap();
+    world.stops_with("efi-entry");
+    std::fs::remove_dir(taken.join(efi::boot_entry(0))).unwrap();
+    assert_eq!(entries(&sys), [1, 4, 5]);
+    assert_eq!(order(&sys), [1, 5, 4]);
+    let (mut world, sys) = self::world();
+    world.handover.efi.as_mut().unwrap().needs_entry = true;
+    world.migrates();
+    assert_eq!(entries(&sys), [0, 4, 5]);
+    assert_eq!(descriptions(&sys), [efi::NEW_ENTRY, "stick", "network"]);
 }
 
 fn descriptions(sys: &Sys) -> Vec<String> {
