@@ -429,6 +429,27 @@ fn without_variables_the_esp_is_known_by_its_kind() {
     assert_eq!(uefi.esp.as_deref(), Some("vda1"));
 }
 
+/// GRUB starts without the variables of the firmware, as on kernels with PREEMPT_RT: what the kernel was told
+/// is all that there is.
+#[test]
+fn secure_boot_is_not_off_because_nobody_can_tell() {
+    let machine = uefi(&format!("{ROOT}{EFIVARS}"), "x");
+    let told = |machine: &Machine| {
+        let firmware = machine.collect().firmware;
+        (firmware.secure_boot, firmware.kernel_secure_boot)
+    };
+    assert_eq!(told(&machine), (Some(true), None));
+    let folder = machine.0.path().join(&efivars::DIR[1..]);
+    fs::remove_file(folder.join(efi::global("SecureBoot"))).unwrap();
+    assert_eq!(told(&machine), (Some(false), None), "firmware without it");
+    fs::remove_dir_all(folder).unwrap();
+    assert_eq!(told(&machine), (None, None));
+    let mut params = vec![0; 4096];
+    params[0x1ec] = 3;
+    machine.file("sys/kernel/boot_params/data", params);
+    assert_eq!(told(&machine), (None, Some(true)));
+}
+
 #[test]
 fn ubuntu_with_lvm_on_nvme_and_a_separate_boot() {
     let controller = "sys/devices/pci0000:00/0000:01:00.0";

@@ -7,16 +7,33 @@ use crate::host::raspberry_pi::RaspberryPi;
 
 /// The new system's boot loader is not signed for Secure Boot.
 pub fn secure_boot(subject: &Subject) -> Vec<Finding> {
+    const LOOK: &str = "let the firmware be asked: mount -t efivarfs efivarfs /sys/firmware/efi/efivars; if that \
+                        fails, boot a kernel without efi=noruntime, which those with PREEMPT_RT have by default";
     let firmware = &subject.host.firmware;
     let setup_mode = firmware.uefi.as_ref().and_then(|uefi| uefi.setup_mode);
-    if firmware.secure_boot != Some(true) || setup_mode == Some(true) {
-        return Vec::new();
-    }
-    vec![Finding::error(
-        "secure-boot",
-        "Secure Boot is on, and would not start balenaOS",
-        "turn Secure Boot off in the firmware's set-up",
-    )]
+    let found = match (firmware.secure_boot, firmware.kernel_secure_boot) {
+        (Some(false), _) => return Vec::new(),
+        _ if setup_mode == Some(true) => return Vec::new(),
+        (Some(true), _) | (None, Some(true)) => Finding::error(
+            "secure-boot",
+            "Secure Boot is on, and would not start balenaOS",
+            "turn Secure Boot off in the firmware's set-up",
+        ),
+        (None, None) if !firmware.efi => return Vec::new(),
+        (None, Some(false)) => Finding::warning(
+            "secure-boot",
+            "the variables of the firmware can't be read, and that Secure Boot is off is known from the kernel \
+             alone: it takes for off too what only shim was told not to check (mokutil --disable-validation)",
+            LOOK,
+        ),
+        (None, None) => Finding::error(
+            "secure-boot",
+            "nobody can say whether Secure Boot is on, which would not start balenaOS: the variables of the \
+             firmware can't be read, and the kernel was told nothing of it",
+            LOOK,
+        ),
+    };
+    vec![found]
 }
 
 /// A boot loader that can start an entry once.

@@ -137,8 +137,12 @@ pub struct Kernel {
 pub struct Firmware {
     /// /sys/firmware/efi is there.
     pub efi: bool,
-    /// The value of the variable SecureBoot; `None` when there is no such variable.
+    /// What the variables of the firmware say of Secure Boot; `None` when they can't be read.
     pub secure_boot: Option<bool>,
+    /// What the kernel was told of it, where they can't: for off it also takes a shim that was told to check
+    /// nothing. `None` where it was told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_secure_boot: Option<bool>,
     /// More of UEFI firmware. Older snapshots have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uefi: Option<Uefi>,

@@ -1433,16 +1433,33 @@ const WRONG: &[Row] = &[
         },
         &["payload-place"],
     ),
-    ("UEFI", |c| c.host.firmware.efi = true, &[]),
+    ("UEFI", Case::start_by_uefi, &[]),
     (
         "Secure Boot",
         |c| c.host.firmware.secure_boot = Some(true),
         &["secure-boot"],
     ),
     (
+        "Secure Boot that the kernel alone tells of",
+        |c| {
+            c.start_by_uefi();
+            c.host.firmware.secure_boot = None;
+            c.host.firmware.kernel_secure_boot = Some(true);
+        },
+        &["secure-boot"],
+    ),
+    (
+        "Secure Boot that nobody can tell of",
+        |c| {
+            c.start_by_uefi();
+            c.host.firmware.secure_boot = None;
+        },
+        &["secure-boot"],
+    ),
+    (
         "Secure Boot without keys",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.host.firmware.secure_boot = Some(true);
             c.host.firmware.uefi = Some(Uefi {
                 setup_mode: Some(true),
@@ -1454,7 +1471,7 @@ const WRONG: &[Row] = &[
     (
         "image without a program for UEFI",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.scan().boot.efi_loaders = vec!["BOOTIA32.EFI".into()];
         },
         &["image-firmware"],
@@ -1462,7 +1479,7 @@ const WRONG: &[Row] = &[
     (
         "image for UEFI alone, on firmware of 32 bits",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.host.firmware.uefi = Some(Uefi {
                 bits: Some(32),
                 ..Uefi::default()
@@ -1478,7 +1495,7 @@ const WRONG: &[Row] = &[
     (
         "image without code for a BIOS on a UEFI machine",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.scan().boot_code = false;
         },
         &[],
@@ -1651,6 +1668,12 @@ impl Case {
         self.host.firmware.uefi.as_mut().unwrap()
     }
 
+    /// Started by UEFI firmware of which no more is known.
+    fn start_by_uefi(&mut self) {
+        self.host.firmware.efi = true;
+        self.host.firmware.secure_boot = Some(false);
+    }
+
     fn mounted(&mut self, point: &str) -> &mut Mount {
         let mut mounts = self.host.mounts.iter_mut();
         mounts.find(|mount| mount.point == point).unwrap()
@@ -1772,6 +1795,20 @@ fn what_is_wrong_is_said_and_nothing_else() {
         let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
         assert_eq!(codes, *expected, "{name}");
     }
+}
+
+/// GRUB starts without the variables of the firmware: that they can't be read means nothing.
+#[test]
+fn secure_boot_that_the_kernel_says_is_off_is_a_warning() {
+    let mut case = case("debian-12-uefi");
+    case.uefi().variables = Access::NotMounted;
+    case.host.firmware.secure_boot = None;
+    assert!(stops(&case.findings()));
+    case.host.firmware.kernel_secure_boot = Some(false);
+    let findings = case.findings();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0].code, "secure-boot");
+    assert!(!stops(&findings));
 }
 
 #[test]
