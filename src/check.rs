@@ -72,6 +72,7 @@ const CHECKS: &[Check] = &[
     memory::backup,
     boot::secure_boot,
     boot::loader,
+    boot::secrets,
     boot::kernel,
     initramfs::builder,
     boot::room,

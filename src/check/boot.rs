@@ -70,6 +70,32 @@ pub fn kernel(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
+/// What is secret has a place for root alone: the initramfs, or where that is not one, the file system with the
+/// report of stage 2.
+pub fn secrets(subject: &Subject) -> Vec<Finding> {
+    let host = subject.host;
+    let (Ok(choice), Some(target)) = (boot::of(host), subject.target()) else {
+        return Vec::new();
+    };
+    let files = choice.loader.files(host);
+    let places = [host.mount_of(&files.initramfs), host.haven(target)];
+    let [Some(mount), Some(haven)] = places else {
+        return Vec::new();
+    };
+    if !mount.everybody_reads || !haven.everybody_reads {
+        return Vec::new();
+    }
+    let (name, point) = (&haven.device_name, &haven.point);
+    vec![Finding::error(
+        "esp-open",
+        format!(
+            "everybody may read {point}, and stage 2 reaches nothing else where the keys of config.json and of \
+             the networks could wait for it"
+        ),
+        format!("umount {point} && mount -o umask=0077 /dev/{name} {point}, and in /etc/fstab too"),
+    )]
+}
+
 /// Room for the initramfs, and for the kernel where the boot loader needs a copy.
 pub fn room(subject: &Subject) -> Vec<Finding> {
     /// Left free beside it: file systems that are full to the last block break other things.

@@ -274,6 +274,10 @@ pub struct Mount {
     pub free: u64,
     /// Mounted read-only.
     pub read_only: bool,
+    /// Everybody on this machine may read what is there: FAT has no owners, and how it is mounted lets them.
+    /// Older snapshots do not say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everybody_reads: bool,
 }
 
 /// A device-mapper device, such as a logical volume.

@@ -49,8 +49,6 @@ pub struct Uefi {
     /// Kernel names of all partitions that their disks call so. Older snapshots have none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub esps: Vec<String>,
-    /// Everybody on this machine may look into it where it is mounted.
-    pub esp_is_open: bool,
     /// What a GRUB for this firmware can be made with.
     pub core_tools: Option<CoreTools>,
     /// The grub.cfg on the EFI system partition that leads to the one in /boot.
@@ -125,7 +123,6 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
         partitions: partition_ids(sys, disks),
         esp: None,
         esps: esps(sys, disks),
-        esp_is_open: false,
         core_tools: None,
         grub_stub: None,
     };
@@ -133,11 +130,6 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
     found.core_tools = image_tools(sys, platform, Some(GRUB_DIR), &grub_platform::EFI_MODULES);
     found.esp = found.find_esp(disks, mounts);
     let point = found.esp_mount(mounts).map(|mount| mount.point.clone());
-    found.esp_is_open = point
-        .as_ref()
-        .and_then(|point| sys.meta(point).ok())
-        // FAT has no owners: all that is on it is as its root.
-        .is_some_and(|meta| meta.mode & 0o001 != 0);
     found.grub_stub = point.and_then(|point| grub_stub(sys, &point, &found));
     found
 }

@@ -313,7 +313,7 @@ fn every_captured_machine_has_its_golden_text() {
         is_golden(name, &text);
         seen += 1;
     }
-    assert!(seen >= 67, "{seen} machines");
+    assert!(seen >= 68, "{seen} machines");
 }
 
 /// A /boot of its own: paths in the menu entry are relative to it, and so is the UUID.
@@ -394,6 +394,49 @@ fn what_the_tool_makes_needs_room_in_boot() {
     }
 }
 
+/// With /boot on FAT everybody may read an initramfs there: what is secret waits with the report of stage 2, and
+/// is in what is kept for a power cut.
+#[test]
+fn what_is_secret_is_not_packed_on_a_fat_for_all() {
+    for (host, by) in [
+        ("arch-uefi", "GRUB"),
+        ("debian-12-systemd-boot", "systemd-boot"),
+        ("debian-12-uefi", "BootNext"),
+    ] {
+        let mut case = case(host);
+        if by != "GRUB" {
+            case.mounted("/boot/efi").everybody_reads = true;
+        }
+        if by == "BootNext" {
+            case.grub().honours_next_entry = false;
+        }
+        let plan = case.plan();
+        let waits: Vec<String> = handover(&plan)
+            .install
+            .iter()
+            .map(|file| file.from.as_ref().unwrap().path.clone())
+            .collect();
+        assert_eq!(waits.len(), 2, "{by}");
+        for step in &plan.work.steps {
+            match step {
+                Step::BuildInitramfs { recipe, .. } => {
+                    let mut paths = recipe.files.iter().map(|file| &file.path);
+                    assert!(!paths.any(|path| path.contains("/install/")), "{by}");
+                }
+                Step::BuildCore(core) => {
+                    let aside: Vec<String> = core.aside.iter().map(|it| it.path.clone()).collect();
+                    assert_eq!(aside, waits, "{by}");
+                }
+                _ => {}
+            }
+        }
+        for path in waits {
+            assert!(path.starts_with("/var/lib/balena-migrate/"), "{path}");
+            assert!(written(&plan, &path).is_some(), "{path}");
+        }
+    }
+}
+
 /// What is wrong with a UEFI machine whose GRUB can't be armed, and the codes that it must cause.
 #[test]
 fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
@@ -412,7 +455,16 @@ fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
         ("no ESP", |c| c.uefi().esp = None, &["esp"]),
         (
             "ESP for all",
-            |c| c.uefi().esp_is_open = true,
+            |c| c.mounted("/boot/efi").everybody_reads = true,
+            &[],
+        ),
+        (
+            "ESP for all, which is all that stage 2 reaches",
+            |c| {
+                c.mounted("/boot/efi").everybody_reads = true;
+                c.mounted("/").fs_type = "zfs".into();
+                c.with_home_on_stick();
+            },
             &["esp-open"],
         ),
         (
