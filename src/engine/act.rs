@@ -69,8 +69,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
             })
         }
         // What it makes is in the folder of the kept files.
-        Step::BuildCore(_) | Step::RunTool { .. } => Ok(Undo::Nothing),
-        Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
+        Step::BuildCore(_) => Ok(Undo::Nothing),
     }
 }
 
@@ -188,8 +187,6 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             .copy(from, to, 0o600)
             .with_context(|| format!("copying {from} to {to}")),
         Step::WriteVariable { name, variable, .. } => Ok(sys.write_efi(name, variable)?),
-        Step::RunTool { argv } => run(sys, argv, None),
-        Step::RunAtUndo { .. } => Ok(()),
     }
 }
 

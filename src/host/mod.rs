@@ -337,10 +337,10 @@ pub struct Grub {
     pub grubenv_link: Option<String>,
     /// custom.cfg, or nothing when there is no such file, or one that is not UTF-8;
     /// `sources_custom_cfg` is then false, so that nobody writes to it.
-    pub custom_cfg: Option<CustomCfg>,
-    /// Program and arguments that write a new grub.cfg by the scripts in /etc/grub.d; none when that
-    /// can't be done.
-    pub generator: Vec<String>,
+    pub custom_cfg: Option<ConfigFile>,
+    /// grub.cfg itself, where it does not source custom.cfg; nothing when it is a link, or not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grub_cfg: Option<ConfigFile>,
     /// How its menu behaves.
     #[serde(default, skip_serializing_if = "Menu::is_usual")]
     pub menu: Menu,
@@ -402,9 +402,9 @@ pub struct CoreTools {
     pub dir: String,
 }
 
-/// GRUB's custom.cfg.
+/// A configuration file of GRUB's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CustomCfg {
+pub struct ConfigFile {
     /// Its text; it may hold password hashes, which `facts` leaves out.
     pub text: String,
     /// Permission bits.

@@ -31,7 +31,7 @@ use balena_migrate::finding::{Finding, stops};
 use balena_migrate::handover::{Format, Handover, ImagePartition, Place, TableIdentity};
 use balena_migrate::host::uefi::{Access, GrubStub, Loader, Uefi};
 use balena_migrate::host::{
-    Below, CustomCfg, FileSystem, Host, InitramfsTools, Mapping, MappingTarget, Mount,
+    Below, ConfigFile, FileSystem, Host, InitramfsTools, Mapping, MappingTarget, Mount,
 };
 use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
@@ -42,7 +42,7 @@ use balena_migrate::place::{Layout, Waits};
 use balena_migrate::plan::{self, Plan, text};
 use balena_migrate::secret::Secret;
 use balena_migrate::step::keep::{Content, Keep};
-use balena_migrate::step::{OneShot, Step};
+use balena_migrate::step::{OneShot, Step, Writers};
 
 const CONFIG: &str = "IMAGE_NAME=balena.img.gz\nBALENA_CONFIG=config.json\nBACKUP_SCRIPT=backup.sh\n\
                       MIGRATE_ALL_WIFIS=TRUE\n";
@@ -656,7 +656,7 @@ fn the_plan_fits_80_columns() {
 fn a_user_s_custom_cfg_is_kept_behind_our_entry_and_restored() {
     let mut case = case("debian-12-bios");
     let grub = case.host.grub.as_mut().unwrap();
-    grub.custom_cfg = Some(CustomCfg {
+    grub.custom_cfg = Some(ConfigFile {
         text: "menuentry mine {}\n".into(),
         mode: 0o600,
     });
@@ -671,59 +671,56 @@ fn a_user_s_custom_cfg_is_kept_behind_our_entry_and_restored() {
     assert_eq!(old.mode, 0o600, "it may hold password hashes");
 }
 
+/// No tool makes a new grub.cfg, which would lose what somebody has changed in it: it comes back byte by byte.
 #[test]
-fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
-    let mut case = case("debian-12-bios");
-    let grub = case.host.grub.as_mut().unwrap();
-    grub.sources_custom_cfg = false;
-
-    let plan = case.plan();
-    let script = written(&plan, "/etc/grub.d/42_balena_migrate").unwrap();
-    assert!(script.starts_with("#!/bin/sh\nexec tail -n +3 \"$0\"\n### BEGIN"));
-    let order: Vec<String> = plan.work.steps.iter().map(Step::describe).collect();
-    assert_eq!(
-        order[order.len() - 4..],
-        [
-            "remember to run update-grub at an undo",
-            "write /etc/grub.d/42_balena_migrate",
-            "run update-grub",
-            "write /boot/grub/grubenv",
-        ]
-    );
-    let gone = &handover(&plan).restore[0];
-    assert_eq!(gone.path, "/etc/grub.d/42_balena_migrate");
-    assert_eq!(gone.old, None);
-    // Stage 2 does not wait for a file system that it can't mount.
-    let mut behind = captured("ubuntu-24.04-bios-lvm");
-    behind.grub.as_mut().unwrap().sources_custom_cfg = false;
-    std::mem::swap(&mut case.host, &mut behind);
-    let paths: Vec<String> = handover(&case.plan())
-        .restore
-        .iter()
-        .map(|it| it.path.clone())
-        .collect();
-    assert_eq!(paths, ["/grub/grubenv"]);
-    assert!(
-        plan.summary
-            .boot
-            .ends_with("the entry gets into grub.cfg, and out of it at an undo, by update-grub"),
-        "{}",
-        plan.summary.boot
-    );
-}
-
-#[test]
-fn where_there_is_no_update_grub_its_tool_is_told_the_file() {
+fn without_custom_cfg_the_entry_goes_to_the_end_of_grub_cfg() {
+    const OWN: &str = "set default=0\nmenuentry 'mine' {\n}\n# a change by hand\n\n";
     let mut case = case("debian-12-bios");
     let grub = case.grub();
     grub.sources_custom_cfg = false;
-    grub.generator = ["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]
-        .map(str::to_owned)
-        .to_vec();
-    let steps = case.plan().work.steps;
-    let words: Vec<String> = steps.iter().map(Step::describe).collect();
-    let run = "run grub2-mkconfig -o /boot/grub2/grub.cfg".to_owned();
-    assert!(words.contains(&run), "{words:?}");
+    grub.grub_cfg = Some(ConfigFile {
+        text: OWN.into(),
+        mode: 0o444,
+    });
+    let plan = case.plan();
+    let made = written(&plan, "/boot/grub/grub.cfg").unwrap();
+    let ours = made.strip_prefix(OWN.trim_end()).unwrap();
+    assert!(
+        ours.starts_with("\n### BEGIN balena-migrate ###\n"),
+        "{made}"
+    );
+    assert!(ours.ends_with("### END balena-migrate ###\n"), "{made}");
+    let order: Vec<String> = plan.work.steps.iter().map(Step::describe).collect();
+    assert_eq!(
+        order[order.len() - 2..],
+        ["write /boot/grub/grub.cfg", "write /boot/grub/grubenv"]
+    );
+    let restore = &handover(&plan).restore;
+    let paths: Vec<&str> = restore.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(paths, ["/boot/grub/grub.cfg", "/boot/grub/grubenv"]);
+    let old = restore[0].old.as_ref().unwrap();
+    assert_eq!(old.mode, 0o444);
+    let packed = plan.work.steps.iter().find_map(|step| match step {
+        Step::BuildInitramfs { recipe, .. } => {
+            let mut files = recipe.files.iter();
+            files.find(|file| file.path == old.content)
+        }
+        _ => None,
+    });
+    assert_eq!(packed.unwrap().content.expose(), OWN.as_bytes());
+    // Kernel packages write it anew, without our entry: an undo keeps what they wrote.
+    let around = plan.work.steps.iter().any(|step| match step {
+        Step::WriteFile { writers, .. } => matches!(writers, Writers::Around(_)),
+        _ => false,
+    });
+    assert!(around);
+    assert!(
+        plan.summary
+            .boot
+            .ends_with("; the entry is at the end of grub.cfg, which does not source custom.cfg"),
+        "{}",
+        plan.summary.boot
+    );
 }
 
 /// The kernel lies with the old system, where GRUB has found it, the initramfs in a /boot beside it.
@@ -857,10 +854,7 @@ fn no_setup_leaves_the_boot_configuration_alone() {
     assert!(!plan.work.armed);
     assert!(handover(&plan).restore.is_empty());
     let touched = plan.work.steps.iter().any(|step| match step {
-        Step::WriteFile { .. }
-        | Step::WriteVariable { .. }
-        | Step::RunTool { .. }
-        | Step::RunAtUndo { .. } => true,
+        Step::WriteFile { .. } | Step::WriteVariable { .. } => true,
         Step::MakeFolder { .. }
         | Step::Backup { .. }
         | Step::Archive { .. }
@@ -1603,7 +1597,6 @@ const WRONG: &[Row] = &[
         "no place for an entry",
         |c| {
             c.grub().sources_custom_cfg = false;
-            c.grub().generator.clear();
         },
         &["grub-entry"],
     ),
