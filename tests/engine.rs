@@ -218,6 +218,7 @@ fn keep(firmware: &CoreFirmware) -> Keep {
         name: name.into(),
         content,
         contiguous: false,
+        by_firmware: false,
     };
     let mut image = handover().payload.image;
     image.bytes = 2 * MIB;

@@ -33,6 +33,7 @@ pub fn means<'a>(subject: &Subject<'a>, scan: &Scan, choice: &Choice) -> Result<
         return Err("the backup waits in memory, which a power cut empties".to_owned());
     }
     let ground = ground(subject, scan)?;
+    place::is_in_reach(subject, scan, &ground)?;
     let firmware = match host.firmware.kind() {
         Firmware::Efi => by_uefi(host, &ground)?,
         Firmware::Bios => by_bios(host, &ground)?,

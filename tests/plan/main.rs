@@ -927,6 +927,16 @@ fn what_keeps_a_torn_flash_from_going_on_is_said() {
             },
             Some("/ is read-only"),
         ),
+        (
+            |case| {
+                let disk = &mut case.host.disks[0];
+                disk.bytes = 4 << 40;
+                disk.partitions[0].start = 3 << 40;
+            },
+            Some(
+                "/ has no room before the place on vda where an MBR, or a BIOS, counts no more sectors",
+            ),
+        ),
     ];
     let uefi: &[Row] = &[
         (|_| (), None),
