@@ -58,7 +58,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
             must_be_free,
         } => {
             let old = sys.read_efi(name)?;
-            let is_other = |old: &Variable| !efi::is_still(old, variable);
+            let is_other = |old: &Variable| !efi::is_same_entry(old, variable);
             if *must_be_free && old.as_ref().is_some_and(is_other) {
                 bail!("the EFI variable {name} was made since the plan was made; run again");
             }

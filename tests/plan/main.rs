@@ -635,8 +635,14 @@ fn an_entry_of_ours_that_an_earlier_run_has_lost_is_used_again() {
     assert_eq!(entry_of(&case), 2);
     let mut lost = case.uefi().entries[0].clone();
     (lost.number, lost.description) = (9, efi::OUR_ENTRY.into());
+    let ours = "\\EFI\\balena-migrate\\linux.efi".to_owned();
+    let theirs = lost.file.replace(ours).unwrap();
     case.uefi().entries.push(lost);
     assert_eq!(entry_of(&case), 9);
+    // One for another program is not written over: a run would stop there, and every other one too.
+    let known = case.uefi().entries.last_mut().unwrap();
+    known.file = Some(theirs);
+    assert_eq!(entry_of(&case), 2);
     case.uefi().entries.pop();
     // A number in the order without an entry is taken too: the firmware would start ours by it.
     case.uefi().boot_order.push(2);
