@@ -1,6 +1,7 @@
 //! The checks: machine, settings and files are looked at, and all that is found is said at once.
 
 pub mod boot;
+pub mod boot_disk;
 pub mod device;
 pub mod files;
 pub mod flash_to;
@@ -47,6 +48,7 @@ const CHECKS: &[Check] = &[
     device::architecture,
     device::distribution,
     device::disk,
+    boot_disk::boot_disk,
     device::encrypted,
     flash_to::flash_to,
     flash_to::boot_order,
@@ -70,8 +72,8 @@ const CHECKS: &[Check] = &[
     memory::backup,
     boot::secure_boot,
     boot::loader,
-    boot::kernel,
     boot::secrets,
+    boot::kernel,
     initramfs::builder,
     boot::room,
 ];

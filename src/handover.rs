@@ -80,6 +80,10 @@ pub struct Efi {
     pub remove: Vec<String>,
     /// The partitions of the disk: once they are gone, so are the boot entries that name them.
     pub old_partitions: Vec<PartitionId>,
+    /// The firmware has started the old system from another disk, and goes on to start that unless it takes
+    /// an entry for the new system: without one nothing is overwritten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_entry: bool,
 }
 
 /// What happens when the disk still can't be overwritten after many tries: never a restart, since

@@ -10,10 +10,10 @@ use balena_migrate::efi::load_option::{HardDrive, LoadOption, Node, PartitionId}
 use balena_migrate::efi::{self, Variable};
 use balena_migrate::grub_platform::BIOS_MODULES;
 use balena_migrate::handover::{Firmware, TableIdentity};
-use balena_migrate::host::Host;
 use balena_migrate::host::collect::collect;
 use balena_migrate::host::u_boot::UBoot;
 use balena_migrate::host::uefi::Access;
+use balena_migrate::host::{BootCode, Host};
 use balena_migrate::sys::{Sys, efivars};
 
 /// A machine that is a folder.
@@ -166,8 +166,6 @@ fn debian_with_grub_on_a_virtio_disk() {
         .file("boot/config-6.1.0-18-amd64", "CONFIG_RD_GZIP=y\n")
         .file("boot/grub/grub.cfg", "source $prefix/custom.cfg\n")
         .file("boot/grub/grubenv", "# GRUB Environment Block\n")
-        .dir("etc/grub.d")
-        .file("usr/sbin/update-grub", "")
         .file("usr/bin/grub-mkimage", "")
         .file("usr/sbin/mkinitramfs", "")
         .file("etc/initramfs-tools/initramfs.conf", "")
@@ -206,7 +204,6 @@ fn debian_with_grub_on_a_virtio_disk() {
     assert_eq!(host.kernel.initramfs_formats, Some(vec!["gzip".into()]));
     let grub = host.grub.as_ref().unwrap();
     assert!(grub.sources_custom_cfg && !grub.honours_next_entry);
-    assert_eq!(grub.generator, ["update-grub"]);
     let tools = grub.core_tools.as_ref().unwrap();
     assert_eq!(tools.mkimage, "/usr/bin/grub-mkimage");
     let incomplete = "/usr/lib/grub/i386-pc";
@@ -218,6 +215,51 @@ fn debian_with_grub_on_a_virtio_disk() {
     assert_eq!(tools.made_bytes, Some(6));
     assert_eq!(host.network.len(), 1);
     assert!(host.state.journal);
+}
+
+/// Two disks: one starts what is in its active partition, the other is the BIOS's first and has no code.
+#[test]
+fn what_a_bios_would_start() {
+    let machine = Machine::new("", "quiet\n");
+    for (index, name) in ["sda", "sdb"].into_iter().enumerate() {
+        let disk = format!("sys/devices/any/{name}");
+        let part = format!("{disk}/{name}1");
+        machine
+            .block(&disk, &format!("8:{}", index * 16), 8192, None)
+            .dir("sys/devices/any/hardware")
+            .link(&format!("{disk}/device"), "sys/devices/any/hardware")
+            .block(&part, &format!("8:{}", index * 16 + 1), 4096, Some((1, 8)));
+    }
+    let mut usual = mbr(0xa);
+    usual[..3].copy_from_slice(&[0xfa, 0xb8, 0]);
+    (usual[446], usual[454]) = (0x80, 8);
+    machine
+        .file("dev/sda", &usual)
+        .file("dev/sda1", [b"\xebcGRUB ".to_vec(), vec![0; 512]].concat())
+        .file("dev/sdb", mbr(0xb))
+        .file("dev/sdb1", vec![0; 512])
+        .file("sys/firmware/edd/int13_dev80/mbr_signature", "0x0000000b\n");
+    let host = machine.collect();
+    let sectors = host
+        .disks
+        .iter()
+        .map(|disk| disk.boot_sector.clone().unwrap());
+    let sectors: Vec<_> = sectors
+        .map(|sector| (sector.code, sector.signature.unwrap()))
+        .collect();
+    assert_eq!(
+        sectors,
+        [
+            (BootCode::Grub, "0000000a".to_owned()),
+            (BootCode::None, "0000000b".to_owned())
+        ]
+    );
+    assert_eq!(host.firmware.bios_disk.as_deref(), Some("0000000b"));
+    fs::remove_file(machine.at("dev/sda")).unwrap();
+    machine.file("sys/firmware/edd/int13_dev80/mbr_signature", "0x00000000\n");
+    let host = machine.collect();
+    assert_eq!(host.disks[0].boot_sector, None);
+    assert_eq!(host.firmware.bios_disk, None);
 }
 
 /// The start of a FAT file system, as far as it is looked at.
@@ -334,6 +376,7 @@ fn debian_started_by_uefi_firmware() {
     assert_eq!(uefi.partitions["vda1"], PartitionId::Gpt(ESP.into()));
     assert_eq!(uefi.partitions.len(), 2);
     assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+    assert_eq!(uefi.esps, ["vda1"]);
     assert_eq!(uefi.loader, None);
     let stub = uefi.grub_stub.unwrap();
     assert_eq!(stub.path, "/boot/efi/EFI/DEBIAN/grub.cfg");
@@ -374,6 +417,34 @@ fn without_variables_the_esp_is_known_by_its_kind() {
     assert_eq!(uefi.variables, Access::NotMounted);
     assert_eq!(uefi.entries, []);
     assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+    // In an MBR too.
+    let mut sector = mbr(7);
+    sector[450] = efi::MBR_KIND;
+    machine.file("dev/vda", sector);
+    let uefi = machine.collect().firmware.uefi.unwrap();
+    assert_eq!(uefi.esps, ["vda1"]);
+    assert_eq!(uefi.esp.as_deref(), Some("vda1"));
+}
+
+/// GRUB starts without the variables of the firmware, as on kernels with PREEMPT_RT: what the kernel was told
+/// is all that there is.
+#[test]
+fn secure_boot_is_not_off_because_nobody_can_tell() {
+    let machine = uefi(&format!("{ROOT}{EFIVARS}"), "x");
+    let told = |machine: &Machine| {
+        let firmware = machine.collect().firmware;
+        (firmware.secure_boot, firmware.kernel_secure_boot)
+    };
+    assert_eq!(told(&machine), (Some(true), None));
+    let folder = machine.0.path().join(&efivars::DIR[1..]);
+    fs::remove_file(folder.join(efi::global("SecureBoot"))).unwrap();
+    assert_eq!(told(&machine), (Some(false), None), "firmware without it");
+    fs::remove_dir_all(folder).unwrap();
+    assert_eq!(told(&machine), (None, None));
+    let mut params = vec![0; 4096];
+    params[0x1ec] = 3;
+    machine.file("sys/kernel/boot_params/data", params);
+    assert_eq!(told(&machine), (None, Some(true)));
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl BootLoader for BootNext {
 
     fn arm(&self, host: &Host, entry: &Entry) -> Armament {
         let uefi = host.firmware.uefi.as_ref().expect("checked: the firmware");
-        let number = number(uefi);
+        let number = number(host, uefi, entry);
         let steps = vec![
             Step::WriteVariable {
                 name: efi::boot_entry(number),
@@ -72,16 +72,20 @@ impl BootLoader for BootNext {
     }
 }
 
-/// The number of our entry: that of one that an earlier run has lost, or one that nothing has.
-fn number(uefi: &Uefi) -> u16 {
-    let ours = uefi
-        .entries
-        .iter()
-        .find(|entry| entry.description == OUR_ENTRY);
+/// The number of our entry: that of the same one, which an earlier run has lost, or one that nothing has.
+fn number(host: &Host, uefi: &Uefi, entry: &Entry) -> u16 {
+    let partition = uefi.esp.as_ref().and_then(|esp| uefi.partitions.get(esp));
+    let file = esp::firmware_path(host, &entry.kernel);
+    let mut known = uefi.entries.iter();
+    let same = known.find(|known| {
+        known.description == OUR_ENTRY
+            && known.partition.as_ref() == partition
+            && known.file.as_ref() == Some(&file)
+    });
     let taken: Vec<u16> = uefi.entries.iter().map(|entry| entry.number).collect();
     let taken = [taken, uefi.boot_order.clone()].concat();
-    match ours {
-        Some(entry) => entry.number,
+    match same {
+        Some(known) => known.number,
         None => efi::free_number(&taken).expect("65536 entries are more than any firmware has"),
     }
 }

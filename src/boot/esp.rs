@@ -55,12 +55,12 @@ pub fn check(host: &Host, uefi: &Uefi) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(check_variables(uefi));
     findings.extend(check_mount(host, uefi));
-    findings.extend(check_open(host, uefi));
     findings.extend(check_kernel(host));
     findings
 }
 
-fn check_variables(uefi: &Uefi) -> Option<Finding> {
+/// What keeps entries for the firmware from being made.
+pub fn check_variables(uefi: &Uefi) -> Option<Finding> {
     const MOUNT: &str = "mount -t efivarfs efivarfs /sys/firmware/efi/efivars";
     let (what, remedy) = match uefi.variables {
         Access::Writable => return None,
@@ -98,24 +98,6 @@ fn check_mount(host: &Host, uefi: &Uefi) -> Option<Finding> {
             "esp-mount",
             format!("the EFI system partition {name} is not mounted"),
             format!("mkdir -p /boot/efi && mount /dev/{name} /boot/efi"),
-        )
-    })
-}
-
-/// The initramfs has keys in it.
-fn check_open(host: &Host, uefi: &Uefi) -> Option<Finding> {
-    let mount = uefi.esp_mount(&host.mounts)?;
-    uefi.esp_is_open.then(|| {
-        let (name, point) = (&mount.device_name, &mount.point);
-        Finding::error(
-            "esp-open",
-            format!(
-                "everybody may read {point}, and the initramfs that is put there holds the keys of \
-                 config.json and of the networks"
-            ),
-            format!(
-                "umount {point} && mount -o umask=0077 /dev/{name} {point}, and in /etc/fstab too"
-            ),
         )
     })
 }

@@ -7,16 +7,13 @@
 use super::grub_entry::{self, BEGIN_MARK, ENTRY_ID, MENU_SECONDS};
 use super::{Armament, BootLoader, Entry, Files, OldBootFile, grubenv};
 use crate::finding::Finding;
-use crate::host::{self, Host};
+use crate::host::{self, ConfigFile, Host};
 use crate::secret::Secret;
 use crate::step::{Expect, OneShot, Step, Writers};
 use crate::sys::Sys;
 
 /// The initramfs. Not named `initrd.img-*`, so that no tool of the distribution takes it for its own.
 pub const INITRAMFS: &str = "/boot/balena-migrate.img";
-
-/// Our script where grub.cfg does not source custom.cfg.
-const SCRIPT: &str = "/etc/grub.d/42_balena_migrate";
 
 /// File systems on which GRUB can write a block in place: those whose data has no checksums and lies
 /// where the file says. GRUB replays no journal: whoever arms or disarms it has to see to that
@@ -42,15 +39,15 @@ impl BootLoader for Grub {
         findings.extend(check_grubenv(grub));
         findings.extend(check_files(host));
         findings.extend(check_menu(grub));
-        if !grub.sources_custom_cfg && grub.generator.is_empty() {
+        if !grub.sources_custom_cfg && grub.grub_cfg.is_none() {
             findings.push(Finding::error(
                 "grub-entry",
                 format!(
-                    "{}/grub.cfg does not source custom.cfg, and there is no update-grub to add an \
-                     entry with",
+                    "{}/grub.cfg does not source custom.cfg, and is a link or no UTF-8, so that no entry can \
+                     be added to it",
                     grub.dir
                 ),
-                "install the distribution's GRUB scripts, or source custom.cfg in grub.cfg",
+                "make it a file of UTF-8 text, or let it source custom.cfg as 41_custom does",
             ));
         }
         findings
@@ -66,10 +63,11 @@ impl BootLoader for Grub {
     fn arm(&self, host: &Host, entry: &Entry) -> Armament {
         let grub = host.grub.as_ref().expect("checked: there is GRUB");
         let text = grub_entry::text(host, entry);
-        let (mut steps, mut old_files) = match grub.sources_custom_cfg {
+        let (entry, old_entry) = match grub.sources_custom_cfg {
             true => through_custom_cfg(grub, &text),
-            false => through_script(host, grub, &text),
+            false => through_grub_cfg(grub, &text),
         };
+        let (mut steps, mut old_files) = (vec![entry], vec![old_entry]);
         let path = format!("{}/grubenv", grub.dir);
         let old = grub.grubenv.clone();
         let new = grubenv::armed(old.as_deref().unwrap_or(&grubenv::empty()), ENTRY_ID)
@@ -96,12 +94,13 @@ impl BootLoader for Grub {
     }
 }
 
-/// Whether our entry is where [`Grub::arm`] puts it, in the folder of that grubenv or as a script.
+/// Whether our entry is where [`Grub::arm`] puts it, in the folder of that grubenv.
 pub fn has_entry(sys: &Sys, grubenv: &str) -> bool {
     let folder = grubenv.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let custom = sys.read(&format!("{folder}/custom.cfg"));
-    let custom = String::from_utf8_lossy(&custom.unwrap_or_default()).into_owned();
-    custom.contains(BEGIN_MARK) || sys.exists(SCRIPT)
+    ["custom.cfg", "grub.cfg"].iter().any(|name| {
+        let text = sys.read(&format!("{folder}/{name}")).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains(BEGIN_MARK)
+    })
 }
 
 /// What GRUB will do, for the plan.
@@ -115,8 +114,7 @@ fn summary(grub: &host::Grub) -> String {
         ));
     }
     if !grub.sources_custom_cfg {
-        text.push_str("; the entry gets into grub.cfg, and out of it at an undo, by ");
-        text.push_str(&grub.generator.join(" "));
+        text.push_str("; the entry is at the end of grub.cfg, which does not source custom.cfg");
     }
     text
 }
@@ -261,12 +259,34 @@ fn check_recordfail(grub: &host::Grub) -> Option<Finding> {
 }
 
 /// The entry in custom.cfg, before what the user has there.
-fn through_custom_cfg(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootFile>) {
-    let path = format!("{}/custom.cfg", grub.dir);
-    let old = grub.custom_cfg.as_ref().map(|file| file.text.clone());
-    let mode = grub.custom_cfg.as_ref().map_or(0o644, |file| file.mode);
-    let content = format!("{text}{}", old.as_deref().unwrap_or(""));
-    let seen = old.map(String::into_bytes);
+fn through_custom_cfg(grub: &host::Grub, text: &str) -> (Step, OldBootFile) {
+    let old = grub.custom_cfg.as_ref();
+    let content = format!("{text}{}", old.map_or("", |file| &file.text));
+    replace(grub, "custom.cfg", old, content, Writers::People)
+}
+
+/// The entry at the end of grub.cfg, where what the scripts in /etc/grub.d print comes last. No tool of the
+/// distribution makes it anew: what people have changed in it would be lost for ever.
+///
+/// Should an update do that before the next boot, GRUB finds no such entry, and starts the old system.
+fn through_grub_cfg(grub: &host::Grub, text: &str) -> (Step, OldBootFile) {
+    let old = grub.grub_cfg.as_ref().expect("checked: the file");
+    let content = format!("{}\n{text}", old.text.trim_end_matches('\n'));
+    let writers = Writers::Around(grub_entry::marks());
+    replace(grub, "grub.cfg", Some(old), content, writers)
+}
+
+/// Gives one of GRUB's files, which is `old` yet, another content.
+fn replace(
+    grub: &host::Grub,
+    name: &str,
+    old: Option<&ConfigFile>,
+    content: String,
+    writers: Writers,
+) -> (Step, OldBootFile) {
+    let path = format!("{}/{name}", grub.dir);
+    let mode = old.map_or(0o644, |file| file.mode);
+    let seen = old.map(|file| file.text.clone().into_bytes());
     let old_file = OldBootFile {
         path: path.clone(),
         old: seen.clone().map(|bytes| (bytes, mode)),
@@ -276,36 +296,7 @@ fn through_custom_cfg(grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootF
         content: Secret::new(content),
         mode,
         expect: Expect::Seen(seen),
-        writers: Writers::People,
+        writers,
     };
-    (vec![step], vec![old_file])
-}
-
-/// The entry by a script in /etc/grub.d and a new grub.cfg.
-///
-/// Stage 2 takes the script away where it can. What it made of grub.cfg stays until that is written anew, by an undo
-/// or by the next update of a kernel: it does nothing without `next_entry`.
-fn through_script(host: &Host, grub: &host::Grub, text: &str) -> (Vec<Step>, Vec<OldBootFile>) {
-    let steps = vec![
-        Step::RunAtUndo {
-            argv: grub.generator.clone(),
-        },
-        Step::WriteFile {
-            path: SCRIPT.to_owned(),
-            content: Secret::new(format!("#!/bin/sh\nexec tail -n +3 \"$0\"\n{text}")),
-            mode: 0o755,
-            expect: Expect::Anything,
-            writers: Writers::People,
-        },
-        Step::RunTool {
-            argv: grub.generator.clone(),
-        },
-    ];
-    let mount = host.mount_of(SCRIPT);
-    let script = mount.filter(|mount| host.stage2_mounts(mount));
-    let script = script.map(|_| OldBootFile {
-        path: SCRIPT.to_owned(),
-        old: None,
-    });
-    (steps, script.into_iter().collect())
+    (step, old_file)
 }

@@ -2,6 +2,7 @@
 
 use super::Entry;
 use crate::host::{Host, Mount};
+use crate::step::marks::Marks;
 
 /// Id of our menu entry.
 pub const ENTRY_ID: &str = "balena-migrate";
@@ -10,6 +11,16 @@ pub const ENTRY_ID: &str = "balena-migrate";
 pub const BEGIN_MARK: &str = "### BEGIN balena-migrate ###";
 
 const END_MARK: &str = "### END balena-migrate ###";
+
+/// What marks it, in a grub.cfg that tools write too.
+pub(super) fn marks() -> Marks {
+    Marks {
+        begin: BEGIN_MARK.to_owned(),
+        end: END_MARK.to_owned(),
+        // Nothing is in its way there.
+        aside: "### balena-migrate ###".to_owned(),
+    }
+}
 
 /// Seconds at the menu where GRUB would wait for somebody.
 pub const MENU_SECONDS: u32 = 10;

@@ -3,21 +3,37 @@
 use super::{Subject, initramfs};
 use crate::boot;
 use crate::finding::Finding;
-use crate::handover::Firmware;
 use crate::host::raspberry_pi::RaspberryPi;
 
 /// The new system's boot loader is not signed for Secure Boot.
 pub fn secure_boot(subject: &Subject) -> Vec<Finding> {
+    const LOOK: &str = "let the firmware be asked: mount -t efivarfs efivarfs /sys/firmware/efi/efivars; if that \
+                        fails, boot a kernel without efi=noruntime, which those with PREEMPT_RT have by default";
     let firmware = &subject.host.firmware;
     let setup_mode = firmware.uefi.as_ref().and_then(|uefi| uefi.setup_mode);
-    if firmware.secure_boot != Some(true) || setup_mode == Some(true) {
-        return Vec::new();
-    }
-    vec![Finding::error(
-        "secure-boot",
-        "Secure Boot is on, and would not start balenaOS",
-        "turn Secure Boot off in the firmware's set-up",
-    )]
+    let found = match (firmware.secure_boot, firmware.kernel_secure_boot) {
+        (Some(false), _) => return Vec::new(),
+        _ if setup_mode == Some(true) => return Vec::new(),
+        (Some(true), _) | (None, Some(true)) => Finding::error(
+            "secure-boot",
+            "Secure Boot is on, and would not start balenaOS",
+            "turn Secure Boot off in the firmware's set-up",
+        ),
+        (None, None) if !firmware.efi => return Vec::new(),
+        (None, Some(false)) => Finding::warning(
+            "secure-boot",
+            "the variables of the firmware can't be read, and that Secure Boot is off is known from the kernel \
+             alone: it takes for off too what only shim was told not to check (mokutil --disable-validation)",
+            LOOK,
+        ),
+        (None, None) => Finding::error(
+            "secure-boot",
+            "nobody can say whether Secure Boot is on, which would not start balenaOS: the variables of the \
+             firmware can't be read, and the kernel was told nothing of it",
+            LOOK,
+        ),
+    };
+    vec![found]
 }
 
 /// A boot loader that can start an entry once.
@@ -54,27 +70,30 @@ pub fn kernel(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-/// Where secrets for the new system can't wait on /, which root alone reads, they could only wait on the boot
-/// partition of a board.
+/// What is secret has a place for root alone: the initramfs, or where that is not one, the file system with the
+/// report of stage 2.
 pub fn secrets(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
-    let haven = subject.target().and_then(|target| host.haven(target));
-    let open =
-        haven.filter(|haven| host.firmware.kind() == Firmware::Board && haven.fs_type == "vfat");
-    let finding = open.map(|haven| {
-        let root = host.mount_of("/");
-        Finding::error(
-            "secrets",
-            format!(
-                "stage 2 can't read / ({}), and {} is FAT, where everybody could read the keys for the new \
-                 system until then",
-                root.map_or("unknown", |root| &root.device_name),
-                haven.point
-            ),
-            "move / to a plain partition first",
-        )
-    });
-    finding.into_iter().collect()
+    let (Ok(choice), Some(target)) = (boot::of(host), subject.target()) else {
+        return Vec::new();
+    };
+    let files = choice.loader.files(host);
+    let places = [host.mount_of(&files.initramfs), host.haven(target)];
+    let [Some(mount), Some(haven)] = places else {
+        return Vec::new();
+    };
+    if !mount.everybody_reads || !haven.everybody_reads {
+        return Vec::new();
+    }
+    let (name, point) = (&haven.device_name, &haven.point);
+    vec![Finding::error(
+        "esp-open",
+        format!(
+            "everybody may read {point}, and stage 2 reaches nothing else where the keys of config.json and of \
+             the networks could wait for it"
+        ),
+        format!("umount {point} && mount -o umask=0077 /dev/{name} {point}, and in /etc/fstab too"),
+    )]
 }
 
 /// Room for the initramfs, and for the kernel where the boot loader needs a copy.

@@ -11,6 +11,9 @@ use crate::host::{Disk, Mount};
 use crate::payload::scan::Scan;
 use crate::place::{FOLDER, Layout, Region, Waits, margin};
 
+/// The kernel, a copy of the initramfs, the record and the boot code are small beside this.
+const OTHERS: u64 = 64 << 20;
+
 /// What is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -257,6 +260,19 @@ pub fn has_room_for(
     usable(subject, ground.disk, ground.mount, &region, need).map(|_| ())
 }
 
+/// Whether the firmware reaches enough of the ground for what it is to start, by estimate.
+pub fn is_in_reach(subject: &Subject, scan: &Scan, ground: &Ground) -> Result<(), String> {
+    let region = region(subject, scan, ground.disk);
+    let near = region.in_reach_of_firmware(ground.disk.sector_bytes);
+    match ground.layout.bytes_in(&near) < OTHERS {
+        true => Err(format!(
+            "{} has no room before the place on {} where an MBR, or a BIOS, counts no more sectors",
+            ground.mount.point, ground.disk.name
+        )),
+        false => Ok(()),
+    }
+}
+
 /// What is behind the new system, by estimate.
 fn region(subject: &Subject, scan: &Scan, disk: &Disk) -> Region {
     // How far resin-data has to grow is known when the backup is made.
@@ -267,8 +283,6 @@ fn region(subject: &Subject, scan: &Scan, disk: &Disk) -> Region {
 
 /// Bytes for all files behind the new system, by estimate.
 fn need(subject: &Subject, scan: &Scan) -> u64 {
-    /// The kernel, a copy of the initramfs, the record and the boot code are small beside this.
-    const OTHERS: u64 = 64 << 20;
     scan.file_bytes
         .saturating_add(backup_estimate(subject))
         .saturating_add(OTHERS)

@@ -33,6 +33,7 @@ pub fn means<'a>(subject: &Subject<'a>, scan: &Scan, choice: &Choice) -> Result<
         return Err("the backup waits in memory, which a power cut empties".to_owned());
     }
     let ground = ground(subject, scan)?;
+    place::is_in_reach(subject, scan, &ground)?;
     let firmware = match host.firmware.kind() {
         Firmware::Efi => by_uefi(host, &ground)?,
         Firmware::Bios => by_bios(host, &ground)?,
@@ -48,12 +49,8 @@ fn by_bios(host: &Host, ground: &Ground) -> Result<CoreFirmware, String> {
             ground.disk.sector_bytes
         ));
     }
-    let grub = host.grub.as_ref();
-    let mount = grub.and_then(|grub| host.mount_of(&grub.dir));
-    if mount.is_none_or(|mount| mount.disks != [ground.disk.name.clone()]) {
-        return Err("GRUB is not on the disk that is overwritten".to_owned());
-    }
-    match grub.and_then(|grub| grub.core_tools.as_ref()) {
+    // That it starts this disk has been checked.
+    match host.grub.as_ref().and_then(|grub| grub.core_tools.as_ref()) {
         Some(tools) => Ok(CoreFirmware::Bios(tools.clone())),
         None => Err(
             "grub-mkimage, or GRUB's modules for a BIOS, are not installed (Debian: \
@@ -75,9 +72,8 @@ fn by_uefi(host: &Host, ground: &Ground) -> Result<CoreFirmware, String> {
         )
     })?;
     // A loader on another disk would be started, and look for the old system.
-    let esp = uefi.and_then(|uefi| uefi.esp.as_ref());
-    let mut partitions = ground.disk.partitions.iter();
-    if !partitions.any(|part| Some(&part.name) == esp) {
+    let is_known = uefi.is_some_and(|uefi| uefi.esp.is_some());
+    if !is_known || host.esp_beside(ground.disk).is_some() {
         return Err("the EFI system partition is not on the disk that is overwritten".to_owned());
     }
     let tools = tools.clone();

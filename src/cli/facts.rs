@@ -15,14 +15,19 @@ pub fn facts(sys: &Sys) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Password hashes may stand in a hand-written custom.cfg (GNU GRUB manual, "Authentication").
+/// Password hashes may stand in GRUB's configuration (GNU GRUB manual, "Authentication").
 fn remove_secrets(host: &mut Host) {
-    let Some(file) = host.grub.as_mut().and_then(|grub| grub.custom_cfg.as_mut()) else {
+    let Some(grub) = &mut host.grub else {
         return;
     };
-    let lines = file.text.lines().map(|line| match line.find("password") {
-        Some(at) => format!("{}password (left out)\n", &line[..at]),
-        None => format!("{line}\n"),
-    });
-    file.text = lines.collect();
+    for file in [&mut grub.custom_cfg, &mut grub.grub_cfg]
+        .into_iter()
+        .flatten()
+    {
+        let lines = file.text.lines().map(|line| match line.find("password") {
+            Some(at) => format!("{}password (left out)\n", &line[..at]),
+            None => format!("{line}\n"),
+        });
+        file.text = lines.collect();
+    }
 }

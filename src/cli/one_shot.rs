@@ -234,8 +234,8 @@ mod tests {
                      - Power was lost before that, or somebody cleared next_entry.\n";
         let custom = |sys: &Sys| write(sys, "/boot/grub/custom.cfg", ENTRY);
         assert_eq!(said("next_entry=\n", custom), never);
-        let script = |sys: &Sys| write(sys, "/etc/grub.d/42_balena_migrate", ENTRY);
-        assert_eq!(said("", script), never);
+        let own = |sys: &Sys| write(sys, "/boot/grub/grub.cfg", ENTRY);
+        assert_eq!(said("", own), never);
         let gone = said("next_entry=\n", |sys| {
             custom(sys);
             sys.remove_file(INITRAMFS).unwrap();

@@ -165,6 +165,17 @@ pub fn is_still(now: &Variable, put: &Variable) -> bool {
     now.value == put.value || name(now).is_some_and(|now| Some(now) == name(put))
 }
 
+/// Whether two values are boot entries of the same name for the same program, wherever its partition lies.
+pub fn is_same_entry(one: &Variable, other: &Variable) -> bool {
+    let parts = |variable: &Variable| {
+        let option = LoadOption::parse(&variable.value)?;
+        let partition = option.partition().map(|drive| drive.id.clone());
+        let file = option.file().map(str::to_owned);
+        Some((option.description, partition, file))
+    };
+    parts(one).is_some_and(|one| Some(one) == parts(other))
+}
+
 /// The name of the boot program on removable media, and on disks without an entry of their own, for
 /// firmware of so many bits.
 pub fn removable_loader(bits: u32) -> &'static str {
@@ -176,7 +187,7 @@ pub fn removable_loader(bits: u32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::load_option::Node;
+    use super::load_option::{HardDrive, Node, PartitionId};
     use super::*;
 
     #[test]
@@ -237,6 +248,23 @@ mod tests {
             &put
         ));
         assert!(!is_still(&with(|option| option.path.clear()), &put));
+        // The same program on a partition that has grown since; another program.
+        let drive = |sectors| {
+            Node::HardDrive(HardDrive {
+                number: 1,
+                start: 8,
+                sectors,
+                id: PartitionId::Gpt("11111111-2222-3333-4444-555555555555".to_owned()),
+            })
+        };
+        let on = |sectors, file: &str| {
+            let mut other = option.clone();
+            other.path = vec![drive(sectors), Node::File(file.to_owned())];
+            Variable::persistent(other.to_bytes())
+        };
+        assert!(is_same_entry(&on(9, "\\a"), &on(5, "\\a")));
+        assert!(!is_still(&on(9, "\\a"), &on(5, "\\a")));
+        assert!(!is_same_entry(&on(9, "\\a"), &on(9, "\\b")));
         let next = |number| Variable::persistent(numbers_value(&[number]));
         assert!(is_still(&next(5), &next(5)));
         assert!(!is_still(&next(4), &next(5)));

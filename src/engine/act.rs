@@ -58,7 +58,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
             must_be_free,
         } => {
             let old = sys.read_efi(name)?;
-            let is_other = |old: &Variable| !efi::is_still(old, variable);
+            let is_other = |old: &Variable| !efi::is_same_entry(old, variable);
             if *must_be_free && old.as_ref().is_some_and(is_other) {
                 bail!("the EFI variable {name} was made since the plan was made; run again");
             }
@@ -69,8 +69,7 @@ pub fn foresee(sys: &Sys, number: usize, step: &Step) -> Result<Undo> {
             })
         }
         // What it makes is in the folder of the kept files.
-        Step::BuildCore(_) | Step::RunTool { .. } => Ok(Undo::Nothing),
-        Step::RunAtUndo { argv } => Ok(Undo::Run { argv: argv.clone() }),
+        Step::BuildCore(_) => Ok(Undo::Nothing),
     }
 }
 
@@ -188,8 +187,6 @@ pub fn act(sys: &Sys, step: &Step, say: &mut dyn FnMut(&str)) -> Result<()> {
             .copy(from, to, 0o600)
             .with_context(|| format!("copying {from} to {to}")),
         Step::WriteVariable { name, variable, .. } => Ok(sys.write_efi(name, variable)?),
-        Step::RunTool { argv } => run(sys, argv, None),
-        Step::RunAtUndo { .. } => Ok(()),
     }
 }
 

@@ -61,9 +61,7 @@ fn signature(core: &BuildCore) -> u32 {
 
 /// Fills the places.
 pub fn build(sys: &Sys, core: &BuildCore) -> Result<()> {
-    let initramfs = sys
-        .read(&core.initramfs)
-        .with_context(|| format!("reading {}", core.initramfs))?;
+    let initramfs = whole_initramfs(sys, core)?;
     let boot_files = match &core.firmware {
         CoreFirmware::Bios(tools) => for_bios(sys, core, tools, &initramfs)?,
         CoreFirmware::Uefi { bits, tools } => for_uefi(sys, core, *bits, tools, &initramfs)?,
@@ -143,8 +141,6 @@ fn for_board(
     board: &BoardFiles,
     initramfs: &[u8],
 ) -> Result<Vec<BootFile>> {
-    let mut whole = missing_files(sys, core)?;
-    whole.extend_from_slice(initramfs);
     let read = |path: &str| {
         let path = format!("{}/{path}", board.point);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
@@ -153,7 +149,7 @@ fn for_board(
     let files = core_fat::Files {
         config: &board.config,
         arguments: &core.arguments,
-        initramfs: &whole,
+        initramfs,
         firmware: &board.firmware,
         read: &read,
     };
@@ -164,8 +160,14 @@ fn for_board(
     Ok(vec![boot_file(FAT, &image)])
 }
 
-/// What is not in the initramfs, as an archive before it. Not packed: the kernel takes that before whatever else.
-fn missing_files(sys: &Sys, core: &BuildCore) -> Result<Vec<u8>> {
+/// The initramfs, with what is not in it as an archive before it. Not packed: the kernel takes that before whatever
+/// else.
+fn whole_initramfs(sys: &Sys, core: &BuildCore) -> Result<Vec<u8>> {
+    let initramfs = sys.read(&core.initramfs);
+    let initramfs = initramfs.with_context(|| format!("reading {}", core.initramfs))?;
+    if core.aside.is_empty() {
+        return Ok(initramfs);
+    }
     let mut files = Vec::new();
     for file in &core.aside {
         let content = sys.read(&file.path);
@@ -174,7 +176,9 @@ fn missing_files(sys: &Sys, core: &BuildCore) -> Result<Vec<u8>> {
             content: Secret::new(content.with_context(|| format!("reading {}", file.path))?),
         });
     }
-    initramfs::archive(&files).context("packing the files for the new system")
+    let mut whole = initramfs::archive(&files).context("packing the files for the new system")?;
+    whole.extend_from_slice(&initramfs);
+    Ok(whole)
 }
 
 /// With its configuration in an archive inside of it.

@@ -16,7 +16,7 @@ use crate::handover::Extent;
 use crate::payload::digest::Sha256Writer;
 use crate::payload::read_full;
 use crate::place::manifest::{NAME, Piece};
-use crate::place::{Fit, Kept, Manifest};
+use crate::place::{Kept, Manifest};
 use crate::step::keep::{Content, Keep, Wanted};
 use crate::sys::Sys;
 use crate::sys::extents::flags;
@@ -34,10 +34,13 @@ pub fn keep(sys: &Sys, keep: &Keep, say: &mut dyn FnMut(&str)) -> Result<()> {
         say,
         blocks: Blocks::new(sys, keep)?,
     };
-    // What must lie in one piece has the choice.
-    let (one_piece, others): (Vec<_>, Vec<_>) = keep.files.iter().partition(|file| file.contiguous);
+    // What must lie in one piece, or near the start, has the choice.
+    let (hard, others): (Vec<_>, Vec<_>) = keep
+        .files
+        .iter()
+        .partition(|file| file.contiguous || file.by_firmware);
     let mut manifest = Manifest::default();
-    for wanted in one_piece.into_iter().chain(others) {
+    for wanted in hard.into_iter().chain(others) {
         let kept = work
             .keep_file(wanted)
             .with_context(|| format!("keeping `{}` on {}", wanted.name, keep.disk))?;
@@ -210,7 +213,7 @@ impl Work<'_> {
                     .with_context(|| format!("reading {path}"))?
                     .bytes;
                 let as_it_is = match (in_place, sha256) {
-                    (true, Some(sha256)) => self.as_it_is(path, bytes, sha256)?,
+                    (true, Some(sha256)) => self.as_it_is(wanted, path, bytes, sha256)?,
                     _ => None,
                 };
                 match as_it_is {
@@ -232,14 +235,20 @@ impl Work<'_> {
     }
 
     /// The user's own file, when all of it lies in the region.
-    fn as_it_is(&self, path: &str, bytes: u64, sha256: &str) -> Result<Option<Kept>> {
+    fn as_it_is(
+        &self,
+        wanted: &Wanted,
+        path: &str,
+        bytes: u64,
+        sha256: &str,
+    ) -> Result<Option<Kept>> {
         self.sys
             .sync_file(path)
             .with_context(|| format!("syncing {path}"))?;
         let Ok(extents) = layout_of(self.sys, self.keep, path, bytes, Written::Yes) else {
             return Ok(None);
         };
-        if self.blocks.region().fit(&extents, self.keep.sector_bytes) != Fit::Inside {
+        if !self.blocks.lies_well(&extents, wanted) {
             return Ok(None);
         }
         let kept = Kept {
@@ -292,9 +301,7 @@ impl Work<'_> {
             sha256: hash,
             pieces,
         };
-        let extents = kept.extents();
-        let fits = self.blocks.region().fit(&extents, self.keep.sector_bytes) == Fit::Inside;
-        if !fits || (wanted.contiguous && extents.len() != 1) {
+        if !self.blocks.lies_well(&kept.extents(), wanted) {
             bail!("the file system has moved its blocks");
         }
         (self.say)(&format!("keep `{name}`: read it back from the disk"));

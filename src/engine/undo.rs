@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::act::run;
 use super::journal::{DIR, Journal, JournalWriter, PATH, Record};
 use crate::efi::{self, Variable};
 use crate::payload::digest::sha256_hex;
@@ -160,7 +159,6 @@ fn take_back(sys: &Sys, undo: &Undo) -> Result<()> {
         Undo::RemoveFolder { path } => remove_folder(sys, path),
         Undo::Variable { name, old, ours } => restore_variable(sys, name, old.as_deref(), ours),
         Undo::Nothing => Ok(()),
-        Undo::Run { argv } => run(sys, argv, None),
     }
 }
 

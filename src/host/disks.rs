@@ -9,7 +9,7 @@ use std::io::Read;
 
 use anyhow::Context;
 
-use super::{Disk, FileSystem, Partition};
+use super::{BootSector, Disk, FileSystem, Partition};
 use crate::device_node;
 use crate::superblock;
 use crate::sys::Sys;
@@ -73,6 +73,7 @@ fn disk(sys: &Sys, name: &str) -> anyhow::Result<Disk> {
         .and_then(|text| text.parse().ok())
         .context("reading its sector size")?;
     let head = head_of(sys, name, 2 * sector_bytes as usize).unwrap_or_default();
+    let partitions = partitions(sys, &dir)?;
     Ok(Disk {
         name: name.to_owned(),
         bytes: sectors * SYSFS_SECTOR,
@@ -86,8 +87,9 @@ fn disk(sys: &Sys, name: &str) -> anyhow::Result<Disk> {
             .or_else(|| vpd::serial(&sys.read(&format!("{dir}/{}", vpd::SERIAL_PAGE)).ok()?)),
         wwid: of("wwid").or_else(|| of("device/wwid")),
         table: superblock::table_identity(&head, sector_bytes),
+        boot_sector: BootSector::of(sys, &head, &partitions),
         fs: file_system(sys, name),
-        partitions: partitions(sys, &dir)?,
+        partitions,
         modules: modules(sys, &dir),
         holders: holders(sys, &dir),
         claimed: sys.is_claimed(&device_node::of(name)),
@@ -186,7 +188,7 @@ fn controllers(sys: &Sys, device: String) -> Vec<String> {
 }
 
 /// The first bytes of a block device, at most `bytes`; `None` when it can't be read.
-fn head_of(sys: &Sys, name: &str, bytes: usize) -> Option<Vec<u8>> {
+pub(super) fn head_of(sys: &Sys, name: &str, bytes: usize) -> Option<Vec<u8>> {
     let node = sys.open(&device_node::of(name)).ok()?;
     let mut head = Vec::with_capacity(bytes);
     node.take(bytes as u64).read_to_end(&mut head).ok()?;

@@ -2,8 +2,8 @@
 //! by the collector.
 
 use super::grub_cfg::GrubCfg;
-use super::grub_tools::{find_program, image_tools};
-use super::{CustomCfg, Grub};
+use super::grub_tools::image_tools;
+use super::{ConfigFile, Grub};
 use crate::grub_platform;
 use crate::sys::Sys;
 
@@ -13,13 +13,6 @@ const DIRS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 /// Where those folders are on an EFI system partition.
 const EFI_DIR: &str = "/boot/efi/EFI";
 
-/// Programs that write a new grub.cfg, and whether they know where it is.
-const GENERATORS: [(&str, bool); 3] = [
-    ("update-grub", true),
-    ("grub-mkconfig", false),
-    ("grub2-mkconfig", false),
-];
-
 /// GRUB as it is installed, when a folder with a grub.cfg was found.
 ///
 /// A grub.cfg that can't be read promises nothing.
@@ -28,12 +21,12 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
     let text = lossy(sys, &format!("{dir}/grub.cfg")).unwrap_or_default();
     let config = GrubCfg::parse(&text);
     let custom_path = format!("{dir}/custom.cfg");
-    let custom_cfg = custom_cfg(sys, &custom_path);
+    let custom_cfg = config_file(sys, &custom_path);
     // A custom.cfg that can't be read as text must be left alone, so it is no way for an entry.
     let custom_usable = custom_cfg.is_some() || !sys.exists(&custom_path);
-    let sources_custom_cfg = config.sources_custom_cfg();
+    let is_sourced = config.sources_custom_cfg();
     let custom = match &custom_cfg {
-        Some(file) if sources_custom_cfg => file.text.as_str(),
+        Some(file) if is_sourced => file.text.as_str(),
         _ => "",
     };
     let later_default = match GrubCfg::parse(custom).default() {
@@ -42,14 +35,17 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
     };
     let menu = GrubCfg::parse(&format!("{text}\n{custom}")).menu();
     let grubenv = format!("{dir}/grubenv");
+    let sources_custom_cfg = custom_usable && is_sourced;
+    let own = format!("{dir}/grub.cfg");
+    let is_own = !sources_custom_cfg && link(sys, &own).is_none();
     Some(Grub {
         honours_next_entry: config.honours_next_entry(),
         later_default: later_default.map(|(file, statement)| format!("{statement} in {file}")),
-        sources_custom_cfg: custom_usable && sources_custom_cfg,
+        sources_custom_cfg,
         grubenv: lossy(sys, &grubenv),
         grubenv_link: link(sys, &grubenv),
         custom_cfg,
-        generator: generator(sys, &dir),
+        grub_cfg: is_own.then(|| config_file(sys, &own)).flatten(),
         menu,
         core_tools: image_tools(
             sys,
@@ -98,25 +94,8 @@ fn link(sys: &Sys, path: &str) -> Option<String> {
     Some(sys.canonical(path).unwrap_or_else(|_| target()))
 }
 
-/// What writes a new grub.cfg into that folder.
-fn generator(sys: &Sys, dir: &str) -> Vec<String> {
-    if !sys.exists("/etc/grub.d") {
-        return Vec::new();
-    }
-    let found = GENERATORS
-        .into_iter()
-        .find(|(name, _)| find_program(sys, &[name]).is_some());
-    match found {
-        Some((name, true)) => vec![name.to_owned()],
-        Some((name, false)) => [name, "-o", &format!("{dir}/grub.cfg")]
-            .map(str::to_owned)
-            .to_vec(),
-        None => Vec::new(),
-    }
-}
-
-fn custom_cfg(sys: &Sys, path: &str) -> Option<CustomCfg> {
-    Some(CustomCfg {
+fn config_file(sys: &Sys, path: &str) -> Option<ConfigFile> {
+    Some(ConfigFile {
         text: sys.read_text(path).ok()?,
         mode: sys.meta(path).ok()?.mode,
     })
@@ -187,18 +166,22 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_a_new_configuration() {
-        let cfg: (&str, &[u8]) = ("boot/grub2/grub.cfg", b"");
-        let scripts: (&str, &[u8]) = ("etc/grub.d/00_header", b"");
-        let tool = |path| -> (&str, &[u8]) { (path, b"") };
-        let (_dir, sys) = machine(&[cfg, scripts, tool("usr/sbin/grub2-mkconfig")]);
-        let made = collect(&sys).unwrap().generator;
-        assert_eq!(made, ["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]);
-        let tools = [tool("usr/sbin/grub-mkconfig"), tool("usr/sbin/update-grub")];
-        let (_dir, sys) = machine(&[cfg, scripts, tools[0], tools[1]]);
-        assert_eq!(collect(&sys).unwrap().generator, ["update-grub"]);
-        let (_dir, sys) = machine(&[cfg, tools[1]]);
-        assert!(collect(&sys).unwrap().generator.is_empty());
+    fn grub_cfg_is_kept_where_an_entry_has_to_go_into_it() {
+        let text: &[u8] = b"menuentry x {\n}\n";
+        let (dir, sys) = machine(&[("boot/grub/grub.cfg", text)]);
+        let found = collect(&sys).unwrap();
+        assert!(!found.sources_custom_cfg);
+        assert_eq!(found.grub_cfg.unwrap().text.as_bytes(), text);
+        let path = dir.path().join("boot/grub/grub.cfg");
+        std::fs::write(&path, b"menuentry caf\xe9 {\n}\n").unwrap();
+        assert_eq!(collect(&sys).unwrap().grub_cfg, None);
+        std::fs::write(dir.path().join("boot/grub/real.cfg"), text).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("real.cfg", &path).unwrap();
+        assert_eq!(collect(&sys).unwrap().grub_cfg, None);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, CUSTOM_BLOCK).unwrap();
+        assert_eq!(collect(&sys).unwrap().grub_cfg, None);
     }
 
     #[test]

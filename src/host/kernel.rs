@@ -176,6 +176,7 @@ mod tests {
             bytes: 0,
             free: 0,
             read_only: false,
+            everybody_reads: false,
         }
     }
 

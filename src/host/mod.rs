@@ -5,6 +5,7 @@
 //! pure. Nothing in it is secret: of the network files it holds where they are, not what they say.
 
 mod arm_kernel;
+mod boot_sector;
 pub mod collect;
 mod disks;
 mod firmware;
@@ -31,6 +32,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::boot_sector::{BootCode, BootSector};
 use self::raspberry_pi::RaspberryPi;
 use self::u_boot::UBoot;
 use self::uefi::Uefi;
@@ -135,11 +137,19 @@ pub struct Kernel {
 pub struct Firmware {
     /// /sys/firmware/efi is there.
     pub efi: bool,
-    /// The value of the variable SecureBoot; `None` when there is no such variable.
+    /// What the variables of the firmware say of Secure Boot; `None` when they can't be read.
     pub secure_boot: Option<bool>,
+    /// What the kernel was told of it, where they can't: for off it also takes a shim that was told to check
+    /// nothing. `None` where it was told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_secure_boot: Option<bool>,
     /// More of UEFI firmware. Older snapshots have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uefi: Option<Uefi>,
+    /// The disk signature of the disk that a BIOS calls its first, 8 lower-case hex digits; `None` where
+    /// the kernel does not know it. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bios_disk: Option<String>,
     /// /proc/device-tree/model.
     pub device_tree_model: Option<String>,
     /// More of a Raspberry Pi. Older snapshots have none.
@@ -195,6 +205,9 @@ pub struct Disk {
     pub wwid: Option<String>,
     /// Its partition table; `None` when it has none that is known here.
     pub table: Option<TableIdentity>,
+    /// What a BIOS would start of it; `None` when it could not be read. Older snapshots have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_sector: Option<BootSector>,
     /// A file system on the disk itself, as on many USB sticks.
     pub fs: Option<FileSystem>,
     /// Its partitions, by number.
@@ -261,6 +274,10 @@ pub struct Mount {
     pub free: u64,
     /// Mounted read-only.
     pub read_only: bool,
+    /// Everybody on this machine may read what is there: FAT has no owners, and how it is mounted lets them.
+    /// Older snapshots do not say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub everybody_reads: bool,
 }
 
 /// A device-mapper device, such as a logical volume.
@@ -320,10 +337,10 @@ pub struct Grub {
     pub grubenv_link: Option<String>,
     /// custom.cfg, or nothing when there is no such file, or one that is not UTF-8;
     /// `sources_custom_cfg` is then false, so that nobody writes to it.
-    pub custom_cfg: Option<CustomCfg>,
-    /// Program and arguments that write a new grub.cfg by the scripts in /etc/grub.d; none when that
-    /// can't be done.
-    pub generator: Vec<String>,
+    pub custom_cfg: Option<ConfigFile>,
+    /// grub.cfg itself, where it does not source custom.cfg; nothing when it is a link, or not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grub_cfg: Option<ConfigFile>,
     /// How its menu behaves.
     #[serde(default, skip_serializing_if = "Menu::is_usual")]
     pub menu: Menu,
@@ -385,9 +402,9 @@ pub struct CoreTools {
     pub dir: String,
 }
 
-/// GRUB's custom.cfg.
+/// A configuration file of GRUB's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CustomCfg {
+pub struct ConfigFile {
     /// Its text; it may hold password hashes, which `facts` leaves out.
     pub text: String,
     /// Permission bits.

@@ -110,7 +110,12 @@ fn mount(sys: &Sys, known: &[Disk], entry: Entry) -> Option<Mount> {
     disks.sort();
     disks.dedup();
     let space = sys.statvfs(&entry.point).ok();
+    let is_open = || {
+        sys.meta(&entry.point)
+            .is_ok_and(|meta| meta.mode & 0o001 != 0)
+    };
     Some(Mount {
+        everybody_reads: entry.fs_type == "vfat" && is_open(),
         point: entry.point,
         subtree: entry.subtree,
         device,

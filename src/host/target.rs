@@ -19,6 +19,14 @@ impl Host {
         root.is_some_and(|root| !root.disks.contains(&target.name))
     }
 
+    /// The EFI system partition that the firmware has started this system from, where that is not on
+    /// `target`.
+    pub fn esp_beside(&self, target: &Disk) -> Option<&str> {
+        let esp = self.firmware.uefi.as_ref()?.esp.as_deref()?;
+        let mut here = target.partitions.iter();
+        (!here.any(|part| part.name == esp)).then_some(esp)
+    }
+
     /// What of the running system uses `disk`, a phrase each; nothing when it may go.
     pub fn uses_of(&self, disk: &Disk) -> Vec<String> {
         let is_part = |name: &str| {

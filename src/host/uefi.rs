@@ -6,8 +6,9 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
+use super::disks::head_of;
 use super::grub_tools::image_tools;
-use super::{CoreTools, Disk, Mount, mounts};
+use super::{CoreTools, Disk, Mount, boot_sector, mounts};
 use crate::efi::load_option::{ACTIVE, LoadOption, PartitionId};
 use crate::efi::{self, gpt};
 use crate::grub_platform;
@@ -45,8 +46,9 @@ pub struct Uefi {
     pub partitions: BTreeMap<String, PartitionId>,
     /// Kernel name of the EFI system partition.
     pub esp: Option<String>,
-    /// Everybody on this machine may look into it where it is mounted.
-    pub esp_is_open: bool,
+    /// Kernel names of all partitions that their disks call so. Older snapshots have none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub esps: Vec<String>,
     /// What a GRUB for this firmware can be made with.
     pub core_tools: Option<CoreTools>,
     /// The grub.cfg on the EFI system partition that leads to the one in /boot.
@@ -120,19 +122,14 @@ pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Uefi {
         loader: loader(&variable),
         partitions: partition_ids(sys, disks),
         esp: None,
-        esp_is_open: false,
+        esps: esps(sys, disks),
         core_tools: None,
         grub_stub: None,
     };
     let platform = grub_platform::efi(found.bits.unwrap_or(64));
     found.core_tools = image_tools(sys, platform, Some(GRUB_DIR), &grub_platform::EFI_MODULES);
-    found.esp = found.find_esp(sys, disks, mounts);
+    found.esp = found.find_esp(disks, mounts);
     let point = found.esp_mount(mounts).map(|mount| mount.point.clone());
-    found.esp_is_open = point
-        .as_ref()
-        .and_then(|point| sys.meta(point).ok())
-        // FAT has no owners: all that is on it is as its root.
-        .is_some_and(|meta| meta.mode & 0o001 != 0);
     found.grub_stub = point.and_then(|point| grub_stub(sys, &point, &found));
     found
 }
@@ -196,6 +193,37 @@ fn partition_ids(sys: &Sys, disks: &[Disk]) -> BTreeMap<String, PartitionId> {
     ids
 }
 
+/// The partitions that their disks call EFI system partitions, and that have what firmware reads.
+fn esps(sys: &Sys, disks: &[Disk]) -> Vec<String> {
+    let of_disk = |disk: &Disk| -> Vec<String> {
+        let numbers: Vec<u32> = match &disk.table {
+            Some(TableIdentity::Gpt(_)) => {
+                let entries = gpt_entries(sys, disk).into_iter();
+                let esps = entries.filter(|entry| entry.kind == gpt::EFI_SYSTEM);
+                esps.map(|entry| entry.number).collect()
+            }
+            Some(TableIdentity::Mbr(_)) => primary_esps(sys, disk),
+            None => Vec::new(),
+        };
+        let parts = disk.partitions.iter().filter(|part| {
+            let is_fat = part.fs.as_ref().is_some_and(|fs| fs.fs_type == "vfat");
+            is_fat && numbers.contains(&part.number)
+        });
+        parts.map(|part| part.name.clone()).collect()
+    };
+    disks.iter().flat_map(of_disk).collect()
+}
+
+/// The numbers of those in an MBR.
+fn primary_esps(sys: &Sys, disk: &Disk) -> Vec<u32> {
+    let sector = head_of(sys, &disk.name, boot_sector::BYTES).unwrap_or_default();
+    let entries = sector.get(446..510).unwrap_or_default().chunks_exact(16);
+    let esps = entries
+        .zip(1..)
+        .filter(|(entry, _)| entry[4] == efi::MBR_KIND);
+    esps.map(|(_, number)| number).collect()
+}
+
 fn gpt_entries(sys: &Sys, disk: &Disk) -> Vec<gpt::Entry> {
     let node = format!("/dev/{}", disk.name.replace('!', "/"));
     let mut read = |at: u64, len: usize| {
@@ -212,7 +240,7 @@ impl Uefi {
     /// The EFI system partition: where the running boot loader says that it was started from, then the
     /// one that the running entry names, then what is mounted where it usually is, then one that
     /// its disk calls so.
-    fn find_esp(&self, sys: &Sys, disks: &[Disk], mounts: &[Mount]) -> Option<String> {
+    fn find_esp(&self, disks: &[Disk], mounts: &[Mount]) -> Option<String> {
         let by_loader = self
             .loader
             .as_ref()
@@ -226,14 +254,6 @@ impl Uefi {
             let mount = mounts.iter().rfind(|mount| mount.point == *point)?;
             (mount.fs_type == "vfat").then(|| mount.device_name.clone())
         });
-        let by_kind = || {
-            disks.iter().find_map(|disk| {
-                let entries = gpt_entries(sys, disk);
-                let esp = entries.iter().find(|entry| entry.kind == gpt::EFI_SYSTEM)?;
-                let mut parts = disk.partitions.iter();
-                Some(parts.find(|part| part.number == esp.number)?.name.clone())
-            })
-        };
         let is_fat = |name: &String| {
             let mut parts = disks.iter().flat_map(|disk| &disk.partitions);
             parts.any(|part| {
@@ -244,7 +264,7 @@ impl Uefi {
             .into_iter()
             .flatten()
             .find(is_fat)
-            .or_else(|| by_kind().filter(is_fat))
+            .or_else(|| self.esps.first().cloned())
     }
 
     /// Kernel name of the partition that device paths call so.

@@ -43,6 +43,16 @@ impl Region {
         }
     }
 
+    /// The part of it whose sectors of `sector_bytes` are counted in 32 bits: an MBR can name no other, and
+    /// many a BIOS reads no other.
+    pub fn in_reach_of_firmware(&self, sector_bytes: u32) -> Region {
+        let reach = u64::from(u32::MAX) * u64::from(sector_bytes);
+        Region {
+            start: self.start,
+            end: self.end.min(reach).max(self.start),
+        }
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.end - self.start
@@ -83,6 +93,19 @@ mod tests {
         assert_eq!(region(8 * MIB, Some(7 * MIB)).start, 8 * MIB);
         assert_eq!(region(999 * MIB, None).bytes(), 0);
         assert_eq!(region(2000 * MIB, None).bytes(), 0);
+    }
+
+    #[test]
+    fn firmware_reaches_the_first_2_tib_or_with_larger_sectors_more() {
+        let region = Region::behind(9 * MIB, None, 3 << 40);
+        let near = region.in_reach_of_firmware(512);
+        assert_eq!((near.start, near.end), (12 * MIB, (2 << 40) - 512));
+        assert_eq!(region.in_reach_of_firmware(4096), region);
+        let far = Region {
+            start: 5 << 40,
+            end: 6 << 40,
+        };
+        assert_eq!(far.in_reach_of_firmware(512).bytes(), 0);
     }
 
     #[test]

@@ -2,10 +2,17 @@
 //! as it is mounted by default, no permissions. They wait in files for root alone, where stage 2 leaves its
 //! report too.
 
-use crate::handover::{FilePath, Handover};
+use crate::handover::{FilePath, Firmware, Handover};
+use crate::host::Host;
 use crate::initramfs::SmallFile;
 use crate::step::core::Aside;
 use crate::step::{Expect, Step, Writers};
+
+/// Whether everybody may read an initramfs at `path`.
+pub fn is_needed(host: &Host, path: &str) -> bool {
+    let mount = host.mount_of(path);
+    host.firmware.kind() == Firmware::Board || mount.is_some_and(|mount| mount.everybody_reads)
+}
 
 /// Takes the files for the new system out of those that are packed with stage 2. `folder` is the one for the
 /// report. Gives the steps that write them there, and where each of them is.

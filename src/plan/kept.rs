@@ -34,6 +34,7 @@ pub fn keep(
             sha256,
         },
         contiguous: false,
+        by_firmware: false,
     };
     let path = &subject.config.image_name.0;
     let mut files = Vec::new();

@@ -20,7 +20,6 @@ use crate::check::{Subject, resume};
 use crate::config::Config;
 use crate::engine::journal::DIR;
 use crate::growth::DataPlace;
-use crate::handover::Firmware;
 use crate::host::Host;
 use crate::initramfs::tool::{self, Tool};
 use crate::initramfs::{Compression, Recipe};
@@ -94,9 +93,9 @@ pub fn plan(subject: &Subject, run_id: &str) -> Plan {
             payload: choice.payload,
         },
     );
-    let (secrets, aside) = match host.firmware.kind() {
-        Firmware::Board => aside::take_out(&mut handover, &mut files, &report),
-        Firmware::Bios | Firmware::Efi => (Vec::new(), Vec::new()),
+    let (secrets, aside) = match aside::is_needed(host, &place.initramfs) {
+        true => aside::take_out(&mut handover, &mut files, &report),
+        false => (Vec::new(), Vec::new()),
     };
     let need = Need::of(subject, scan, choice.payload, choice.backup);
     let data = DataPlace::of(scan, disk.bytes).expect("checked: the labels");

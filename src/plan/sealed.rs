@@ -96,6 +96,7 @@ fn efi(host: &Host, disk: &Disk, armament: Option<&Armament>) -> handover::Efi {
     handover::Efi {
         remove: armament.map_or_else(Vec::new, |armament| armament.variables.clone()),
         old_partitions: old_partitions.collect(),
+        needs_entry: !host.stays_beside(disk) && host.esp_beside(disk).is_some(),
     }
 }
 

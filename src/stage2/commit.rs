@@ -4,11 +4,11 @@
 
 use super::Work;
 use super::finish::Filled;
-use super::first_sector;
 use super::hold::hold;
 use super::let_go::take;
 use super::stop::Stop;
 use super::stream::Block;
+use super::{efi, first_sector};
 
 /// The new system is complete on the disk, and the machine starts it.
 pub struct Done {
@@ -30,6 +30,8 @@ pub fn commit(work: &Work, filled: Filled) -> Result<Done, Stop> {
 }
 
 fn try_commit(work: &Work, filled: &Filled) -> anyhow::Result<()> {
-    let mut device = take(work, filled.secured.disk())?;
+    let disk = filled.secured.disk();
+    efi::announce(work, disk, &filled.first)?;
+    let mut device = take(work, disk)?;
     first_sector::replace(&mut *device, &Block::of(&filled.first))
 }

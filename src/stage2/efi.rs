@@ -1,8 +1,9 @@
 //! The variables of UEFI firmware: what stage 1 left there goes first of all, and the new system gets
 //! an entry of its own last of all.
 //!
-//! No failure is more than said: the firmware has removed what was for one boot by itself, and a disk
-//! without an entry it starts by the name of the program in EFI/BOOT.
+//! Where the firmware has started the old system from the disk that is overwritten, no failure is more than
+//! said: it has removed what was for one boot by itself, and a disk without an entry it starts by the name of
+//! the program in EFI/BOOT. Where it has started another disk, it would go on to do so without an entry.
 
 use std::io;
 
@@ -58,6 +59,37 @@ pub fn rearm(work: &Work, disk: &Disk, first_sector: &[u8]) {
             "giving stage 2 a boot entry: {error:#}; the firmware should find it without"
         )),
     }
+}
+
+/// Where the firmware would go on to start another disk: sees to it that it takes an entry for this one,
+/// before anything on it is overwritten. The entry leads to the new system's place, and is replaced by
+/// [`settle`].
+///
+/// # Errors
+///
+/// When it does not; the variables are as they were then.
+pub fn claim(work: &Work, disk: &Disk) -> anyhow::Result<()> {
+    let needed = work
+        .handover
+        .efi
+        .as_ref()
+        .is_some_and(|efi| efi.needs_entry);
+    if !needed {
+        return Ok(());
+    }
+    let image = &work.handover.payload.image.boot;
+    let sector = u64::from(disk.sector_bytes);
+    let start = image.start / sector;
+    let drive = HardDrive {
+        number: image.number,
+        start,
+        sectors: image.bytes / sector,
+        // Its name is known when the image is there.
+        id: PartitionId::Mbr("00000000".to_owned(), start),
+    };
+    try_rearm(work, drive)
+        .inspect_err(|_| forget(work))
+        .context("giving the new system a boot entry")
 }
 
 fn try_rearm(work: &Work, drive: HardDrive) -> anyhow::Result<()> {
@@ -121,13 +153,34 @@ fn own_partition(disk: &Disk, first_sector: &[u8]) -> Option<HardDrive> {
     })
 }
 
-/// Gives the new system on `disk` an entry, first in the boot order, and removes those of ours and
-/// those that led to partitions of the disk that are no more.
+/// Gives the new system on `disk` an entry, first in the boot order, before the disk leads there by its
+/// `first` sector: a power cut right after that leaves an entry too. Until then there is no such partition,
+/// and the firmware goes on to the next entry, which may be that of stage 2.
+///
+/// # Errors
+///
+/// Where the firmware does not take it and would start another disk. Everywhere else [`settle`] tries again.
+pub fn announce(work: &Work, disk: &Disk, first: &[u8]) -> anyhow::Result<()> {
+    let Some(efi) = &work.handover.efi else {
+        return Ok(());
+    };
+    match enter(work, disk, efi, Some(first)) {
+        Ok(_) => Ok(()),
+        Err(error) if efi.needs_entry => Err(error.context("giving the new system a boot entry")),
+        Err(error) => {
+            work.log
+                .detail(format!("giving the new system a boot entry: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
+/// Sees to it that the new system on `disk` has an entry, first in the boot order, and removes those of ours.
 pub fn settle(work: &Work, disk: &Disk) {
     let Some(efi) = &work.handover.efi else {
         return;
     };
-    match try_settle(work, disk, efi) {
+    match enter(work, disk, efi, None) {
         Ok(entry) => work.log.say(format!("the firmware starts {entry} first")),
         Err(error) => work.log.tell(format!(
             "giving the new system a boot entry: {error:#}; the firmware should find it without"
@@ -135,9 +188,11 @@ pub fn settle(work: &Work, disk: &Disk) {
     }
 }
 
-fn try_settle(work: &Work, disk: &Disk, efi: &Efi) -> anyhow::Result<String> {
+/// Makes the entry, and removes those that led to partitions of the disk that are no more. `first` is the
+/// sector that is not on it yet; without it, stage 2 is not needed any more.
+fn enter(work: &Work, disk: &Disk, efi: &Efi, first: Option<&[u8]>) -> anyhow::Result<String> {
     let sys = work.machine.efi_variables().context("mounting efivarfs")?;
-    let (boot, new) = partitions(work, disk).context("reading the new partition table")?;
+    let (boot, new) = partitions(work, disk, first).context("reading the new partition table")?;
     let wanted = entry_of(&sys, NEW_ENTRY, boot);
     let is_ours = |option: &LoadOption| option.description == OUR_ENTRY;
     let is_stale = |option: &LoadOption| {
@@ -146,7 +201,10 @@ fn try_settle(work: &Work, disk: &Disk, efi: &Efi) -> anyhow::Result<String> {
     };
     let gone: Vec<_> = entries(&sys)
         .into_iter()
-        .filter(|(_, option)| is_ours(option) || is_stale(option))
+        .filter(|(_, option)| match is_ours(option) {
+            true => first.is_none(),
+            false => is_stale(option),
+        })
         .collect();
     // First what goes: the memory of the firmware may be full.
     for (number, option) in &gone {
@@ -210,15 +268,23 @@ fn entries(sys: &Sys) -> Vec<(u16, LoadOption)> {
         .collect()
 }
 
-/// What the firmware calls resin-boot, and all partitions of the new system.
-fn partitions(work: &Work, disk: &Disk) -> anyhow::Result<(HardDrive, Vec<PartitionId>)> {
+/// What the firmware calls resin-boot, and all partitions of the new system, whose `first` sector may not be on
+/// the disk yet.
+fn partitions(
+    work: &Work,
+    disk: &Disk,
+    first: Option<&[u8]>,
+) -> anyhow::Result<(HardDrive, Vec<PartitionId>)> {
     let image = &work.handover.payload.image.boot;
     let sector = u64::from(disk.sector_bytes);
     let mut device = work.machine.open(&disk.node, Access::Read)?;
     device.forget_cached()?;
     let mut read = |at: u64, len: usize| read_at(&mut *device, at, len);
     let start = image.start / sector;
-    let head = read(0, 2 * disk.sector_bytes as usize)?;
+    let mut head = read(0, 2 * disk.sector_bytes as usize)?;
+    if let Some(first) = first {
+        head[..first.len()].copy_from_slice(first);
+    }
     let (id, new) = match superblock::table_identity(&head, disk.sector_bytes) {
         Some(TableIdentity::Gpt(_)) => {
             let entries = gpt::entries(disk.sector_bytes, &mut read)?;

@@ -64,6 +64,8 @@ pub fn rearm(work: &Work, free: Free) -> Result<Rearmed, Stop> {
         }
         work.log
             .say("from here on a restart goes on with the flash");
+    } else {
+        efi::claim(work, secured.disk()).or_stop(Code::EfiEntry)?;
     }
     Ok(Rearmed {
         secured,

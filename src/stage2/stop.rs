@@ -42,6 +42,8 @@ pub enum Code {
     InstallFile,
     /// What would resume the flash after a power cut is not as stage 1 made it.
     ResumeRecord,
+    /// The firmware takes no entry for the new system, and would go on to start another disk.
+    EfiEntry,
     /// A disk beside that of the old system can't be overwritten.
     DiskWrite,
     /// A fault in stage 2 itself.
@@ -69,6 +71,7 @@ impl Code {
             Code::BackupSize => "backup-size",
             Code::InstallFile => "install-file",
             Code::ResumeRecord => "resume-record",
+            Code::EfiEntry => "efi-entry",
             Code::DiskWrite => "disk-write",
             Code::Fault => "fault",
         }
@@ -107,6 +110,10 @@ impl Code {
                 "Check the disk and its file system, then run balena-migrate again."
             }
             Code::InstallFile => "Run balena-migrate again; if it recurs, check the memory.",
+            Code::EfiEntry => {
+                "Make room among the variables of the firmware (efibootmgr -B -b NUMBER removes an entry that \
+                 is not needed), and run balena-migrate again."
+            }
             Code::DiskWrite => {
                 "Replace the disk or name another one in FLASH_TO, and run balena-migrate again."
             }

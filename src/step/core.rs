@@ -76,9 +76,13 @@ pub fn files(
         name: name.to_owned(),
         content,
         contiguous,
+        by_firmware: true,
     };
     let reserved = |bytes: u64| Content::Reserved { bytes };
-    let record = wanted(RECORD, true, reserved(RECORD_BYTES));
+    let record = Wanted {
+        by_firmware: false,
+        ..wanted(RECORD, true, reserved(RECORD_BYTES))
+    };
     match firmware {
         CoreFirmware::Uefi { .. } => {
             let room = core_esp::room(kernel_bytes, initramfs_bytes);

@@ -46,6 +46,8 @@ pub struct Wanted {
     pub content: Content,
     /// All of it must lie in one piece on the disk.
     pub contiguous: bool,
+    /// The firmware reads it, or what that has started: it must lie where these reach.
+    pub by_firmware: bool,
 }
 
 /// What goes into a kept file.

@@ -144,16 +144,6 @@ pub enum Step {
         /// The plan was made for a name that nothing has: anything else there is an error.
         must_be_free: bool,
     },
-    /// Run a tool of the distribution; a [`Step::RunAtUndo`] before it takes it back.
-    RunTool {
-        /// Program and arguments.
-        argv: Vec<String>,
-    },
-    /// Do nothing now, but run a tool when everything after this step has been taken back.
-    RunAtUndo {
-        /// Program and arguments.
-        argv: Vec<String>,
-    },
 }
 
 /// The backup, as the hand-over will name it.
@@ -214,8 +204,6 @@ impl Step {
             ),
             Step::CopyFile { from, to } => format!("copy {from} to {to}"),
             Step::WriteVariable { name, .. } => format!("write the EFI variable {name}"),
-            Step::RunTool { argv } => format!("run {}", argv.join(" ")),
-            Step::RunAtUndo { argv } => format!("remember to run {} at an undo", argv.join(" ")),
         }
     }
 
@@ -243,8 +231,6 @@ impl Step {
                 true => format!("remove {name}"),
                 false => format!("put the old {name} back, or remove it"),
             },
-            Step::RunTool { .. } => "nothing".into(),
-            Step::RunAtUndo { argv } => format!("run {}", argv.join(" ")),
         }
     }
 }
@@ -305,11 +291,6 @@ pub enum Undo {
     },
     /// Nothing to do.
     Nothing,
-    /// Run a tool again.
-    Run {
-        /// Program and arguments.
-        argv: Vec<String>,
-    },
 }
 
 impl Undo {
@@ -319,10 +300,7 @@ impl Undo {
             Undo::Restore { path, .. }
             | Undo::Remove { path, .. }
             | Undo::MoveBack { path, .. } => Some(path),
-            Undo::RemoveFolder { .. }
-            | Undo::Variable { .. }
-            | Undo::Nothing
-            | Undo::Run { .. } => None,
+            Undo::RemoveFolder { .. } | Undo::Variable { .. } | Undo::Nothing => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Programs of the old system: the user's backup script, `update-grub`, the reboot.
+//! Programs of the old system: the user's backup script, `grub-mkimage`, the reboot.
 
 use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;

@@ -71,7 +71,7 @@ impl Machine {
         machine
     }
 
-    fn file(&self, path: &str, text: &str) {
+    pub fn file(&self, path: &str, text: &str) {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -125,36 +125,33 @@ impl Machine {
         host
     }
 
-    /// Does what arms it, by custom.cfg or by a script in /etc/grub.d.
-    pub fn arm(&self, by_script: bool) {
+    /// What arms it.
+    pub fn steps(&self) -> Vec<Step> {
         let entry = Entry {
             kernel: "/boot/vmlinuz".into(),
             initramfs: "/boot/balena-migrate.img".into(),
             arguments: vec!["panic=30".into()],
         };
-        let mut host = self.host();
-        let grub = host.grub.as_mut().unwrap();
-        grub.sources_custom_cfg = !by_script;
-        grub.generator = vec!["update-grub".into()];
-        for step in Grub.arm(&host, &entry).steps {
+        Grub.arm(&self.host(), &entry).steps
+    }
+
+    /// Does it.
+    pub fn arm(&self) {
+        for step in self.steps() {
             match step {
                 Step::WriteFile { path, content, .. } => {
                     self.file(&path[1..], std::str::from_utf8(content.expose()).unwrap());
                 }
-                Step::RunTool { .. } => self.update_grub(),
-                Step::RunAtUndo { .. } => (),
                 other => panic!("{}", other.describe()),
             }
         }
     }
 
-    /// Adds what our script prints, as grub-mkconfig does.
-    fn update_grub(&self) {
-        let script = self.root.path().join("etc/grub.d/42_balena_migrate");
-        let output = Command::new("sh").arg(script).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let ours = String::from_utf8(output.stdout).unwrap();
-        self.file("boot/grub/grub.cfg", &format!("{}{ours}", self.config()));
+    /// Takes the script away that makes grub.cfg source custom.cfg.
+    pub fn without_custom(&self) {
+        let config = self.config();
+        let custom = self.script("41_custom");
+        self.file("boot/grub/grub.cfg", config.strip_suffix(&custom).unwrap());
     }
 
     /// The disk of the machine, with the folder /boot on that file system.

@@ -11,7 +11,11 @@ use std::process::Command;
 
 use balena_migrate::boot::grub::{Grub, WRITABLE};
 use balena_migrate::boot::{BootLoader, Entry, grubenv};
+use balena_migrate::engine::journal::{Begin, DIR};
+use balena_migrate::engine::{self, undo::undo};
+use balena_migrate::plan::Steps;
 use balena_migrate::step::Step;
+use balena_migrate::sys::Sys;
 
 use self::machine::{Machine, Row, USUAL};
 
@@ -103,7 +107,7 @@ fn starts_once(row: &'static Row) {
     let findings = Grub.check(&machine.host());
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, row.findings, "{}", row.name);
-    machine.arm(false);
+    machine.arm();
     let disk = machine.disk("ext4");
     assert_eq!(
         grubenv::get(&disk.grubenv(), "next_entry"),
@@ -148,30 +152,68 @@ fn grub_starts_the_entry_once_and_then_what_it_started_before() {
 fn grub_clears_the_one_shot_on_every_file_system_that_is_said_to_be_writable() {
     for_each(&WRITABLE, |fs_type| {
         let machine = Machine::new(&USUAL);
-        machine.arm(false);
+        machine.arm();
         let disk = machine.disk(fs_type);
         assert!(disk.boot(fs_type).contains(OURS), "{fs_type}");
         assert!(!disk.boot(fs_type).contains(OURS), "{fs_type}");
     });
 }
 
-/// What a script has made of grub.cfg stays there when stage 2 comes back, and does nothing.
+/// Without stage 2, which takes it away, the entry does nothing at the boot after it.
 #[test]
-fn an_entry_by_a_script_is_as_much_of_a_one_shot() {
+fn an_entry_at_the_end_of_grub_cfg_is_as_much_of_a_one_shot() {
     let machine = Machine::new(&USUAL);
-    machine.arm(true);
+    machine.without_custom();
+    assert_eq!(Grub.check(&machine.host()), []);
+    machine.arm();
     let disk = machine.disk("ext4");
-    assert!(disk.boot("script").contains(OURS));
-    let said = disk.boot("script");
+    assert!(disk.boot("grub.cfg").contains(OURS));
+    let said = disk.boot("grub.cfg");
     assert!(!said.contains(OURS), "{said}");
     assert!(said.contains("OLD 0\n"), "{said}");
+}
+
+/// Also what people have changed in grub.cfg by hand, and what an update has written since.
+#[test]
+fn an_undo_brings_grub_cfg_back() {
+    const BY_HAND: &str = "menuentry 'mine' {\n}\n# without a line break at its end";
+    for updated in [false, true] {
+        let machine = Machine::new(&USUAL);
+        machine.without_custom();
+        let path = machine.root.path().join("boot/grub/grub.cfg");
+        let made = fs::read_to_string(&path).unwrap();
+        let old = format!("{made}{BY_HAND}");
+        machine.file("boot/grub/grub.cfg", &old);
+        fs::create_dir_all(machine.root.path().join("var/lib")).unwrap();
+        let sys = Sys::new(machine.root.path());
+        let steps = Steps {
+            steps: machine.steps(),
+            armed: true,
+        };
+        let begin = Begin {
+            run_id: "run".into(),
+            home: "/".into(),
+            boot_id: "boot".into(),
+            one_shot: None,
+            report: DIR.into(),
+        };
+        engine::apply(&sys, &sys, &steps, begin, &mut |_, _| ()).unwrap();
+        let armed = fs::read_to_string(&path).unwrap();
+        assert!(armed.contains("menuentry 'balena-migrate"), "{armed}");
+        if updated {
+            machine.file("boot/grub/grub.cfg", &made);
+        }
+        assert_eq!(undo(&sys).unwrap().left, [""; 0]);
+        let now = fs::read_to_string(&path).unwrap();
+        assert_eq!(now, if updated { made } else { old });
+    }
 }
 
 /// Why others are refused: the one-shot would be none.
 #[test]
 fn grub_does_not_clear_it_on_btrfs() {
     let machine = Machine::new(&USUAL);
-    machine.arm(false);
+    machine.arm();
     let disk = machine.disk("btrfs");
     assert!(disk.boot("btrfs").contains(OURS));
     assert!(disk.boot("btrfs").contains(OURS));

@@ -16,13 +16,12 @@ use balena_migrate::sys::files::Space;
 
 pub const MIB: u64 = 1 << 20;
 
-/// Where the one partition starts.
-const PART_START: u64 = MIB;
-
 const BLOCK: u64 = 4096;
 
 pub struct Disk {
     pub bytes: u64,
+    /// Where the one partition starts.
+    pub start: u64,
     /// Bytes of the partition that are taken by others: from, to.
     pub taken: Vec<(u64, u64)>,
     /// Flags of every extent besides LAST.
@@ -41,6 +40,7 @@ impl Disk {
     pub fn new(bytes: u64, taken: Vec<(u64, u64)>) -> Disk {
         Disk {
             bytes,
+            start: MIB,
             taken,
             flags: 0,
             lies: false,
@@ -49,11 +49,11 @@ impl Disk {
     }
 
     pub fn layout(&self) -> Layout {
-        Layout::whole(self.part_bytes(), PART_START)
+        Layout::whole(self.part_bytes(), self.start)
     }
 
     fn part_bytes(&self) -> u64 {
-        self.bytes - PART_START
+        self.bytes - self.start
     }
 
     /// What is free of the partition. Files that were removed are forgotten.
@@ -132,8 +132,8 @@ impl Media for Disk {
         assert!(node.ends_with("dev/vda"), "{}", node.display());
         let files = self.files.lock().unwrap();
         for range in ranges {
-            let mut at = range.start - PART_START;
-            let end = range.end - PART_START;
+            let mut at = range.start - self.start;
+            let end = range.end - self.start;
             assert!(at.is_multiple_of(512) && end.is_multiple_of(512));
             while at < end {
                 let mut block = vec![0; BLOCK.min(end - at) as usize];

@@ -50,6 +50,7 @@ fn copy(name: &str, sha256: Option<String>) -> Wanted {
             in_place: true,
         },
         contiguous: false,
+        by_firmware: false,
     }
 }
 
@@ -58,6 +59,7 @@ fn reserved(name: &str, bytes: u64, contiguous: bool) -> Wanted {
         name: name.into(),
         content: Content::Reserved { bytes },
         contiguous,
+        by_firmware: false,
     }
 }
 
@@ -189,6 +191,33 @@ fn too_little_room_is_said_with_what_there_is() {
         done.unwrap_err(),
         "keeping `record` on vda: vda has room for 0 of the 30 MiB of `record` behind the new system; \
          make room, or try PAYLOAD=memory"
+    );
+}
+
+/// An MBR names no place behind 2^32 sectors, and Linux reads any.
+#[test]
+fn what_the_firmware_reads_lies_where_it_reaches() {
+    const REACH: u64 = 2 << 40;
+    let near = |taken: u64| {
+        let mut disk = Disk::new(REACH + 200 * MIB, vec![(0, taken)]);
+        disk.start = REACH - 60 * MIB;
+        let esp = Wanted {
+            by_firmware: true,
+            ..reserved("esp", 10 * MIB, true)
+        };
+        let files = vec![reserved("payload", 70 * MIB, false), esp];
+        let (done, ..) = case(10 * MIB, disk, files).run();
+        done.map(|manifest| {
+            let ends = |name: &str| manifest.files[name].extents().last().unwrap().end();
+            (ends("esp"), ends("payload"))
+        })
+    };
+    let (esp, payload) = near(40 * MIB).unwrap();
+    assert!(esp < REACH && payload > REACH, "{esp} {payload}");
+    let error = near(55 * MIB).unwrap_err();
+    assert!(
+        error.starts_with("keeping `esp` on vda: vda has room for 0 of the 10 MiB of `esp`"),
+        "{error}"
     );
 }
 

@@ -5,6 +5,7 @@
 //! with `BLESS=1`.
 
 mod board_matrix;
+mod boot_disk;
 mod extracted;
 mod i686;
 mod new_grub;
@@ -31,7 +32,7 @@ use balena_migrate::finding::{Finding, stops};
 use balena_migrate::handover::{Format, Handover, ImagePartition, Place, TableIdentity};
 use balena_migrate::host::uefi::{Access, GrubStub, Loader, Uefi};
 use balena_migrate::host::{
-    Below, CustomCfg, FileSystem, Host, InitramfsTools, Mapping, MappingTarget, Mount,
+    Below, ConfigFile, FileSystem, Host, InitramfsTools, Mapping, MappingTarget, Mount,
 };
 use balena_migrate::initramfs::modules::ModuleFile;
 use balena_migrate::material::Material;
@@ -42,7 +43,7 @@ use balena_migrate::place::{Layout, Waits};
 use balena_migrate::plan::{self, Plan, text};
 use balena_migrate::secret::Secret;
 use balena_migrate::step::keep::{Content, Keep};
-use balena_migrate::step::{OneShot, Step};
+use balena_migrate::step::{OneShot, Step, Writers};
 
 const CONFIG: &str = "IMAGE_NAME=balena.img.gz\nBALENA_CONFIG=config.json\nBACKUP_SCRIPT=backup.sh\n\
                       MIGRATE_ALL_WIFIS=TRUE\n";
@@ -316,7 +317,7 @@ fn every_captured_machine_has_its_golden_text() {
         is_golden(name, &text);
         seen += 1;
     }
-    assert!(seen >= 67, "{seen} machines");
+    assert!(seen >= 68, "{seen} machines");
 }
 
 /// A /boot of its own: paths in the menu entry are relative to it, and so is the UUID.
@@ -397,6 +398,49 @@ fn what_the_tool_makes_needs_room_in_boot() {
     }
 }
 
+/// With /boot on FAT everybody may read an initramfs there: what is secret waits with the report of stage 2, and
+/// is in what is kept for a power cut.
+#[test]
+fn what_is_secret_is_not_packed_on_a_fat_for_all() {
+    for (host, by) in [
+        ("arch-uefi", "GRUB"),
+        ("debian-12-systemd-boot", "systemd-boot"),
+        ("debian-12-uefi", "BootNext"),
+    ] {
+        let mut case = case(host);
+        if by != "GRUB" {
+            case.mounted("/boot/efi").everybody_reads = true;
+        }
+        if by == "BootNext" {
+            case.grub().honours_next_entry = false;
+        }
+        let plan = case.plan();
+        let waits: Vec<String> = handover(&plan)
+            .install
+            .iter()
+            .map(|file| file.from.as_ref().unwrap().path.clone())
+            .collect();
+        assert_eq!(waits.len(), 2, "{by}");
+        for step in &plan.work.steps {
+            match step {
+                Step::BuildInitramfs { recipe, .. } => {
+                    let mut paths = recipe.files.iter().map(|file| &file.path);
+                    assert!(!paths.any(|path| path.contains("/install/")), "{by}");
+                }
+                Step::BuildCore(core) => {
+                    let aside: Vec<String> = core.aside.iter().map(|it| it.path.clone()).collect();
+                    assert_eq!(aside, waits, "{by}");
+                }
+                _ => {}
+            }
+        }
+        for path in waits {
+            assert!(path.starts_with("/var/lib/balena-migrate/"), "{path}");
+            assert!(written(&plan, &path).is_some(), "{path}");
+        }
+    }
+}
+
 /// What is wrong with a UEFI machine whose GRUB can't be armed, and the codes that it must cause.
 #[test]
 fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
@@ -415,7 +459,16 @@ fn what_keeps_the_firmware_from_starting_stage_2_is_said() {
         ("no ESP", |c| c.uefi().esp = None, &["esp"]),
         (
             "ESP for all",
-            |c| c.uefi().esp_is_open = true,
+            |c| c.mounted("/boot/efi").everybody_reads = true,
+            &[],
+        ),
+        (
+            "ESP for all, which is all that stage 2 reaches",
+            |c| {
+                c.mounted("/boot/efi").everybody_reads = true;
+                c.mounted("/").fs_type = "zfs".into();
+                c.with_home_on_stick();
+            },
             &["esp-open"],
         ),
         (
@@ -586,8 +639,14 @@ fn an_entry_of_ours_that_an_earlier_run_has_lost_is_used_again() {
     assert_eq!(entry_of(&case), 2);
     let mut lost = case.uefi().entries[0].clone();
     (lost.number, lost.description) = (9, efi::OUR_ENTRY.into());
+    let ours = "\\EFI\\balena-migrate\\linux.efi".to_owned();
+    let theirs = lost.file.replace(ours).unwrap();
     case.uefi().entries.push(lost);
     assert_eq!(entry_of(&case), 9);
+    // One for another program is not written over: a run would stop there, and every other one too.
+    let known = case.uefi().entries.last_mut().unwrap();
+    known.file = Some(theirs);
+    assert_eq!(entry_of(&case), 2);
     case.uefi().entries.pop();
     // A number in the order without an entry is taken too: the firmware would start ours by it.
     case.uefi().boot_order.push(2);
@@ -607,7 +666,7 @@ fn the_plan_fits_80_columns() {
 fn a_user_s_custom_cfg_is_kept_behind_our_entry_and_restored() {
     let mut case = case("debian-12-bios");
     let grub = case.host.grub.as_mut().unwrap();
-    grub.custom_cfg = Some(CustomCfg {
+    grub.custom_cfg = Some(ConfigFile {
         text: "menuentry mine {}\n".into(),
         mode: 0o600,
     });
@@ -622,59 +681,56 @@ fn a_user_s_custom_cfg_is_kept_behind_our_entry_and_restored() {
     assert_eq!(old.mode, 0o600, "it may hold password hashes");
 }
 
+/// No tool makes a new grub.cfg, which would lose what somebody has changed in it: it comes back byte by byte.
 #[test]
-fn without_custom_cfg_a_script_and_update_grub_make_the_entry() {
-    let mut case = case("debian-12-bios");
-    let grub = case.host.grub.as_mut().unwrap();
-    grub.sources_custom_cfg = false;
-
-    let plan = case.plan();
-    let script = written(&plan, "/etc/grub.d/42_balena_migrate").unwrap();
-    assert!(script.starts_with("#!/bin/sh\nexec tail -n +3 \"$0\"\n### BEGIN"));
-    let order: Vec<String> = plan.work.steps.iter().map(Step::describe).collect();
-    assert_eq!(
-        order[order.len() - 4..],
-        [
-            "remember to run update-grub at an undo",
-            "write /etc/grub.d/42_balena_migrate",
-            "run update-grub",
-            "write /boot/grub/grubenv",
-        ]
-    );
-    let gone = &handover(&plan).restore[0];
-    assert_eq!(gone.path, "/etc/grub.d/42_balena_migrate");
-    assert_eq!(gone.old, None);
-    // Stage 2 does not wait for a file system that it can't mount.
-    let mut behind = captured("ubuntu-24.04-bios-lvm");
-    behind.grub.as_mut().unwrap().sources_custom_cfg = false;
-    std::mem::swap(&mut case.host, &mut behind);
-    let paths: Vec<String> = handover(&case.plan())
-        .restore
-        .iter()
-        .map(|it| it.path.clone())
-        .collect();
-    assert_eq!(paths, ["/grub/grubenv"]);
-    assert!(
-        plan.summary
-            .boot
-            .ends_with("the entry gets into grub.cfg, and out of it at an undo, by update-grub"),
-        "{}",
-        plan.summary.boot
-    );
-}
-
-#[test]
-fn where_there_is_no_update_grub_its_tool_is_told_the_file() {
+fn without_custom_cfg_the_entry_goes_to_the_end_of_grub_cfg() {
+    const OWN: &str = "set default=0\nmenuentry 'mine' {\n}\n# a change by hand\n\n";
     let mut case = case("debian-12-bios");
     let grub = case.grub();
     grub.sources_custom_cfg = false;
-    grub.generator = ["grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"]
-        .map(str::to_owned)
-        .to_vec();
-    let steps = case.plan().work.steps;
-    let words: Vec<String> = steps.iter().map(Step::describe).collect();
-    let run = "run grub2-mkconfig -o /boot/grub2/grub.cfg".to_owned();
-    assert!(words.contains(&run), "{words:?}");
+    grub.grub_cfg = Some(ConfigFile {
+        text: OWN.into(),
+        mode: 0o444,
+    });
+    let plan = case.plan();
+    let made = written(&plan, "/boot/grub/grub.cfg").unwrap();
+    let ours = made.strip_prefix(OWN.trim_end()).unwrap();
+    assert!(
+        ours.starts_with("\n### BEGIN balena-migrate ###\n"),
+        "{made}"
+    );
+    assert!(ours.ends_with("### END balena-migrate ###\n"), "{made}");
+    let order: Vec<String> = plan.work.steps.iter().map(Step::describe).collect();
+    assert_eq!(
+        order[order.len() - 2..],
+        ["write /boot/grub/grub.cfg", "write /boot/grub/grubenv"]
+    );
+    let restore = &handover(&plan).restore;
+    let paths: Vec<&str> = restore.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(paths, ["/boot/grub/grub.cfg", "/boot/grub/grubenv"]);
+    let old = restore[0].old.as_ref().unwrap();
+    assert_eq!(old.mode, 0o444);
+    let packed = plan.work.steps.iter().find_map(|step| match step {
+        Step::BuildInitramfs { recipe, .. } => {
+            let mut files = recipe.files.iter();
+            files.find(|file| file.path == old.content)
+        }
+        _ => None,
+    });
+    assert_eq!(packed.unwrap().content.expose(), OWN.as_bytes());
+    // Kernel packages write it anew, without our entry: an undo keeps what they wrote.
+    let around = plan.work.steps.iter().any(|step| match step {
+        Step::WriteFile { writers, .. } => matches!(writers, Writers::Around(_)),
+        _ => false,
+    });
+    assert!(around);
+    assert!(
+        plan.summary
+            .boot
+            .ends_with("; the entry is at the end of grub.cfg, which does not source custom.cfg"),
+        "{}",
+        plan.summary.boot
+    );
 }
 
 /// The kernel lies with the old system, where GRUB has found it, the initramfs in a /boot beside it.
@@ -808,10 +864,7 @@ fn no_setup_leaves_the_boot_configuration_alone() {
     assert!(!plan.work.armed);
     assert!(handover(&plan).restore.is_empty());
     let touched = plan.work.steps.iter().any(|step| match step {
-        Step::WriteFile { .. }
-        | Step::WriteVariable { .. }
-        | Step::RunTool { .. }
-        | Step::RunAtUndo { .. } => true,
+        Step::WriteFile { .. } | Step::WriteVariable { .. } => true,
         Step::MakeFolder { .. }
         | Step::Backup { .. }
         | Step::Archive { .. }
@@ -879,19 +932,20 @@ fn what_keeps_a_torn_flash_from_going_on_is_said() {
         ),
         (
             |case| {
-                let mut boot = case.host.mounts[0].clone();
-                boot.point = "/boot".to_owned();
-                boot.disks = vec!["sdz".to_owned()];
-                case.host.mounts.push(boot);
-            },
-            Some("GRUB is not on the disk that is overwritten"),
-        ),
-        (
-            |case| {
                 case.with_home_on_stick();
                 case.host.mounts[0].read_only = true;
             },
             Some("/ is read-only"),
+        ),
+        (
+            |case| {
+                let disk = &mut case.host.disks[0];
+                disk.bytes = 4 << 40;
+                disk.partitions[0].start = 3 << 40;
+            },
+            Some(
+                "/ has no room before the place on vda where an MBR, or a BIOS, counts no more sectors",
+            ),
         ),
     ];
     let uefi: &[Row] = &[
@@ -1445,16 +1499,33 @@ const WRONG: &[Row] = &[
         },
         &["payload-place"],
     ),
-    ("UEFI", |c| c.host.firmware.efi = true, &[]),
+    ("UEFI", Case::start_by_uefi, &[]),
     (
         "Secure Boot",
         |c| c.host.firmware.secure_boot = Some(true),
         &["secure-boot"],
     ),
     (
+        "Secure Boot that the kernel alone tells of",
+        |c| {
+            c.start_by_uefi();
+            c.host.firmware.secure_boot = None;
+            c.host.firmware.kernel_secure_boot = Some(true);
+        },
+        &["secure-boot"],
+    ),
+    (
+        "Secure Boot that nobody can tell of",
+        |c| {
+            c.start_by_uefi();
+            c.host.firmware.secure_boot = None;
+        },
+        &["secure-boot"],
+    ),
+    (
         "Secure Boot without keys",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.host.firmware.secure_boot = Some(true);
             c.host.firmware.uefi = Some(Uefi {
                 setup_mode: Some(true),
@@ -1466,7 +1537,7 @@ const WRONG: &[Row] = &[
     (
         "image without a program for UEFI",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.scan().boot.efi_loaders = vec!["BOOTIA32.EFI".into()];
         },
         &["image-firmware"],
@@ -1474,7 +1545,7 @@ const WRONG: &[Row] = &[
     (
         "image for UEFI alone, on firmware of 32 bits",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.host.firmware.uefi = Some(Uefi {
                 bits: Some(32),
                 ..Uefi::default()
@@ -1490,7 +1561,7 @@ const WRONG: &[Row] = &[
     (
         "image without code for a BIOS on a UEFI machine",
         |c| {
-            c.host.firmware.efi = true;
+            c.start_by_uefi();
             c.scan().boot_code = false;
         },
         &[],
@@ -1546,7 +1617,6 @@ const WRONG: &[Row] = &[
         "no place for an entry",
         |c| {
             c.grub().sources_custom_cfg = false;
-            c.grub().generator.clear();
         },
         &["grub-entry"],
     ),
@@ -1661,6 +1731,12 @@ impl Case {
 
     fn uefi(&mut self) -> &mut Uefi {
         self.host.firmware.uefi.as_mut().unwrap()
+    }
+
+    /// Started by UEFI firmware of which no more is known.
+    fn start_by_uefi(&mut self) {
+        self.host.firmware.efi = true;
+        self.host.firmware.secure_boot = Some(false);
     }
 
     fn mounted(&mut self, point: &str) -> &mut Mount {
@@ -1784,6 +1860,20 @@ fn what_is_wrong_is_said_and_nothing_else() {
         let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
         assert_eq!(codes, *expected, "{name}");
     }
+}
+
+/// GRUB starts without the variables of the firmware: that they can't be read means nothing.
+#[test]
+fn secure_boot_that_the_kernel_says_is_off_is_a_warning() {
+    let mut case = case("debian-12-uefi");
+    case.uefi().variables = Access::NotMounted;
+    case.host.firmware.secure_boot = None;
+    assert!(stops(&case.findings()));
+    case.host.firmware.kernel_secure_boot = Some(false);
+    let findings = case.findings();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0].code, "secure-boot");
+    assert!(!stops(&findings));
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Machine {
     }
 
     fn on_uefi(mut self, bits: u32) -> Machine {
-        self.case.host.firmware.efi = true;
+        self.case.start_by_uefi();
         self.case.host.firmware.uefi = Some(Uefi {
             bits: Some(bits),
             ..Uefi::default()

@@ -12,7 +12,7 @@ use super::{Case, case, everything, handover, is_golden};
 const GIB: u64 = 1 << 30;
 
 /// A disk without anything on it.
-fn new_disk(name: &str) -> Disk {
+pub fn new_disk(name: &str) -> Disk {
     Disk {
         name: name.into(),
         bytes: 8 * GIB,
@@ -23,6 +23,7 @@ fn new_disk(name: &str) -> Disk {
         serial: Some("NEW-1".into()),
         wwid: None,
         table: None,
+        boot_sector: None,
         fs: None,
         partitions: Vec::new(),
         modules: vec!["virtio_blk".into()],
@@ -33,7 +34,7 @@ fn new_disk(name: &str) -> Disk {
 
 impl Case {
     /// FLASH_TO, as the machine resolves it.
-    fn flash_to(&mut self, name: &str) {
+    pub fn flash_to(&mut self, name: &str) {
         self.set(&format!("FLASH_TO=/dev/{name}\n"));
         self.material.flash_to = Some(name.into());
     }

@@ -62,6 +62,7 @@ fn world() -> (World, Sys) {
     world.handover.efi = Some(Efi {
         remove: vec![efi::boot_next(), efi::boot_entry(2)],
         old_partitions: vec![old],
+        needs_entry: false,
     });
     (world, sys)
 }
@@ -170,6 +171,86 @@ fn firmware_without_variables_does_not_stop_anything() {
         shown.contains("giving the new system a boot entry"),
         "{shown}"
     );
+}
+
+/// The entry of the new system is there before the disk leads to it, and that of stage 2 as long as it is needed.
+#[test]
+fn a_power_cut_at_the_last_sector_leaves_an_entry_for_the_new_system() {
+    let last = {
+        let world = World::resumable_by_uefi();
+        world.migrates();
+        let shown = world.machine.shown();
+        let is_write = |line: &&str| line.starts_with("write ") || line.starts_with("filled ");
+        let writes = shown.lines().filter(is_write);
+        let first = writes.enumerate().filter(|(_, line)| *line == "write 0");
+        first.last().unwrap().0 as u32 + 1
+    };
+    for (percent, starts) in [(0, "stage 2"), (100, "the new system")] {
+        let mut world = World::resumable_by_uefi();
+        let sys = world.machine.efi_variables().unwrap();
+        world.machine.power.plan(Cut {
+            write: last,
+            percent,
+            loss: Loss::Nothing,
+        });
+        assert!(world.run().is_err());
+        assert_eq!(
+            descriptions(&sys),
+            [efi::NEW_ENTRY, efi::OUR_ENTRY],
+            "{starts}"
+        );
+        let new = sys.read_efi(&efi::boot_entry(order(&sys)[0])).unwrap();
+        let new = LoadOption::parse(&new.unwrap().value).unwrap();
+        let boot = &world.handover.payload.image.boot;
+        assert_eq!(new.partition().unwrap().start, boot.start / 512);
+        if percent == 0 {
+            world.switch_on();
+            world.migrates();
+            assert_eq!(descriptions(&sys), [efi::NEW_ENTRY]);
+        }
+    }
+}
+
+/// The new system is not restarted into before the firmware is told of it.
+#[test]
+fn an_entry_that_is_needed_is_tried_until_the_firmware_takes_it() {
+    for needs_entry in [false, true] {
+        let (mut world, sys) = world();
+        world.handover.efi.as_mut().unwrap().needs_entry = needs_entry;
+        // What stage 1 left goes and, where it is needed, a first entry is made; then the firmware fails.
+        let first = 2 + u32::from(needs_entry);
+        world.machine.faults.lock().unwrap().efi_fails = first..first + 2;
+        world.migrates();
+        let shown = world.machine.shown();
+        let tries = shown.matches("giving the new system a boot entry").count();
+        match needs_entry {
+            true => {
+                assert!(tries >= 2, "{shown}");
+                assert_eq!(entries(&sys), [0, 4, 5]);
+            }
+            false => assert!(shown.contains("should find it without"), "{shown}"),
+        }
+    }
+}
+
+/// The firmware would go on to start the loader of the old system, which is on another disk.
+#[test]
+fn nothing_is_overwritten_where_the_firmware_takes_no_entry_that_it_needs() {
+    let (mut world, sys) = world();
+    world.handover.efi.as_mut().unwrap().needs_entry = true;
+    // Firmware without room for it.
+    let full = efivars::DIR[1..].to_owned();
+    let taken = world.machine.dir.join("firmware").join(full);
+    std::fs::create_dir(taken.join(efi::boot_entry(0))).unwrap();
+    world.stops_with("efi-entry");
+    std::fs::remove_dir(taken.join(efi::boot_entry(0))).unwrap();
+    assert_eq!(entries(&sys), [1, 4, 5]);
+    assert_eq!(order(&sys), [1, 5, 4]);
+    let (mut world, sys) = self::world();
+    world.handover.efi.as_mut().unwrap().needs_entry = true;
+    world.migrates();
+    assert_eq!(entries(&sys), [0, 4, 5]);
+    assert_eq!(descriptions(&sys), [efi::NEW_ENTRY, "stick", "network"]);
 }
 
 fn descriptions(sys: &Sys) -> Vec<String> {

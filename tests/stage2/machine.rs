@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,6 +81,10 @@ pub struct Faults {
     pub full: (&'static str, u32),
     /// There is none for it as long as this file is there.
     pub crowded: Option<PathBuf>,
+    /// The looks at the firmware's variables that fail, counted from 1.
+    pub efi_fails: Range<u32>,
+    /// Such looks so far.
+    pub efi_looks: u32,
     /// Modules that can't be loaded.
     pub modules_fail: bool,
     /// Loading a module panics.
@@ -425,6 +430,11 @@ impl Machine for FakeMachine {
     }
 
     fn efi_variables(&self) -> io::Result<Sys> {
+        let mut faults = self.faults.lock().unwrap();
+        faults.efi_looks += 1;
+        if faults.efi_fails.contains(&faults.efi_looks) {
+            return Err(eio());
+        }
         let root = self.dir.join("firmware");
         fs::metadata(&root).map(|_| Sys::new(root))
     }

@@ -90,6 +90,7 @@ impl World {
         let mut world = World::resumable().led_back_by(efi::MBR_KIND);
         world.handover.firmware = Firmware::Efi;
         world.handover.efi = Some(Efi {
+            needs_entry: false,
             remove: Vec::new(),
             old_partitions: Vec::new(),
         });

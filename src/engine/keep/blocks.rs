@@ -91,9 +91,22 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// Where files must lie.
-    pub fn region(&self) -> &Region {
-        &self.region
+    /// Whether all of a file's blocks are where they must be.
+    pub fn lies_well(&self, extents: &[Extent], wanted: &Wanted) -> bool {
+        self.fit(extents, wanted) == Fit::Inside
+    }
+
+    /// How the blocks of a file lie to where they must be.
+    fn fit(&self, extents: &[Extent], wanted: &Wanted) -> Fit {
+        let sector_bytes = self.keep.sector_bytes;
+        let region = match wanted.by_firmware {
+            true => self.region.in_reach_of_firmware(sector_bytes),
+            false => self.region,
+        };
+        match region.fit(extents, sector_bytes) {
+            Fit::Inside if wanted.contiguous && extents.len() != 1 => Fit::Partly,
+            fit => fit,
+        }
     }
 
     /// Allocates pieces in the region that have `bytes` together.
@@ -191,11 +204,7 @@ impl<'a> Blocks<'a> {
     /// How an allocated file lies, and where.
     fn judge(&self, path: &str, bytes: u64, wanted: &Wanted) -> Result<(Fit, Vec<Extent>)> {
         let extents = layout_of(self.sys, self.keep, path, bytes, Written::NotYet)?;
-        let fit = match self.region.fit(&extents, self.keep.sector_bytes) {
-            Fit::Inside if wanted.contiguous && extents.len() != 1 => Fit::Partly,
-            fit => fit,
-        };
-        Ok((fit, extents))
+        Ok((self.fit(&extents, wanted), extents))
     }
 
     /// Allocates a file; `None` when the file system has no room for it beside the margin.
