@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::board::Processor;
+use super::board::{Firmware, Processor};
 use super::machine::{MEMORY_MIB, Machine, copy_sparse};
 use super::{cache, pc, tool};
 
@@ -349,7 +349,7 @@ impl Guest {
         let recipe = format!(
             "{} {qemu} {:?}",
             file_name(&self.dir()),
-            pc::hardware(MEMORY_MIB, Processor::default())
+            pc::hardware(MEMORY_MIB, Processor::default(), Firmware::Bios)
         );
         let name = format!("booted-{}-{}", self.tree.name(), self.root.name());
         let dir = cache::artefact(&name, &recipe, |dir| {

@@ -7,7 +7,7 @@ use super::medium::Medium;
 /// QEMU's arguments, given the character devices for the kernel's messages and for the harness.
 pub fn arguments(machine: &Machine, console: &str, agent: &str) -> Vec<String> {
     let board = machine.board;
-    let mut arguments = hardware(machine.memory_mib, machine.processor);
+    let mut arguments = hardware(machine.memory_mib, machine.processor, board.firmware);
     arguments.extend(board.firmware_arguments(&machine.dir().join("variables.fd")));
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     if machine.talkative {
@@ -55,11 +55,19 @@ fn disks(machine: &Machine) -> Vec<String> {
 }
 
 /// The machine but for its disks, firmware and lines. A prepared state fits only the same hardware.
-pub(super) fn hardware(memory_mib: u32, processor: Processor) -> Vec<String> {
+pub(super) fn hardware(memory_mib: u32, processor: Processor, firmware: Firmware) -> Vec<String> {
+    // OVMF looks at its keyboards and lines at each tick of its timer, and QEMU delivers all ticks that a busy
+    // host was late for: once looking takes longer than the time between two of them, it does nothing else.
+    // Time that passes with the instructions has no such backlog, and wants a single processor.
+    let pace = match firmware {
+        Firmware::Bios => "-accel tcg,thread=multi -smp 2",
+        Firmware::Uefi => "-accel tcg,thread=single -icount shift=4 -smp 1",
+    };
     // The wire leads nowhere: it is there for its hardware address. A kernel that finds an HPET reads the
     // time from it, through a lock that both processors wait for: slow, and a guest has hung there.
-    "-machine pc,hpet=off -accel tcg,thread=multi -cpu CPU -smp 2 -nodefaults -vga std -display none \
+    "-machine pc,hpet=off PACE -cpu CPU -nodefaults -vga std -display none \
      -netdev user,id=wire,restrict=on -device virtio-net-pci,netdev=wire,romfile= -m"
+        .replace("PACE", pace)
         .replace("CPU", processor.name())
         .split(' ')
         .map(str::to_owned)
