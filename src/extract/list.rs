@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::Found;
 use super::look::{Boot, Image};
 use crate::handover::{Format, TableIdentity};
+use crate::shown::shown;
 
 /// What is in an image file.
 #[derive(Debug, Serialize)]
@@ -80,7 +81,7 @@ pub fn list(path: &str, found: &Found) -> Result<Listing> {
     let carried = match &found.carried {
         None => None,
         Some(inner) => Some(CarriedListing {
-            path: inner.carried.path.clone(),
+            path: shown(&inner.carried.path),
             place: inner.carried.place.clone(),
             format: format_name(inner.opened.format),
             bytes: inner.carried.bytes,
@@ -135,7 +136,7 @@ fn describe(image: &Image, boot: Option<&Boot>) -> Result<Described> {
     let loaders = boot.map(|boot| boot.files.efi_loaders.as_slice());
     for loader in loaders.unwrap_or_default() {
         if loader.ends_with(".EFI") {
-            boots_by.push(format!("UEFI EFI/BOOT/{loader}"));
+            boots_by.push(format!("UEFI EFI/BOOT/{}", shown(loader)));
         }
     }
     let names = boot

@@ -226,7 +226,8 @@ impl<R: ReadAt> Indexed<R> {
             live.used = 0;
             let left = match self.wrapping {
                 Wrapping::Zip(entry) => {
-                    (entry.offset + entry.compressed_bytes).saturating_sub(live.offset)
+                    let end = entry.offset.saturating_add(entry.compressed_bytes);
+                    end.saturating_sub(live.offset)
                 }
                 Wrapping::Gzip => u64::MAX,
             };

@@ -8,7 +8,7 @@ use balena_migrate::payload::recognise;
 
 use super::flasher::{noise, run};
 
-struct Bytes(Vec<u8>);
+pub struct Bytes(pub Vec<u8>);
 
 impl ReadAt for Bytes {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {

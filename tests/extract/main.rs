@@ -2,6 +2,7 @@
 //! it says of images that are broken.
 
 mod flasher;
+mod hostile;
 mod indexed;
 mod outputs;
 mod wrong;

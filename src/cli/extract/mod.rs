@@ -18,6 +18,7 @@ use crate::extract::open::Notice;
 use crate::extract::pack::Packing;
 use crate::extract::take::take;
 use crate::extract::wanted::{Item, Target, Wanted};
+use crate::shown::shown;
 use crate::sys::files::Gate;
 use crate::sys::{Sys, interrupt};
 
@@ -96,7 +97,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let arguments = Arguments::parse_from(arguments);
     super::start_log(Some("warn"));
     let exit = run(&arguments).unwrap_or_else(|Failure(exit, error)| {
-        eprintln!("extract: {error:#}");
+        match exit {
+            // It has the usage behind it, and nothing of an image.
+            Exit::Usage => eprintln!("extract: {error:#}"),
+            _ => eprintln!("extract: {}", shown(format!("{error:#}"))),
+        }
         exit
     });
     ExitCode::from(exit as u8)
