@@ -63,10 +63,10 @@ pub fn find(image: &Image, boot: Option<&Boot>) -> Result<Option<Carried>> {
             break;
         }
     }
-    if !is_flasher && !(is_resin && image.parts.len() <= LARGEST_FLASHER) {
-        return Ok(None);
-    }
     if !is_flasher {
+        if !is_resin || image.parts.len() > LARGEST_FLASHER {
+            return Ok(None);
+        }
         bail!(
             "it is neither a flasher image with an OS image in {FOLDER} nor a whole OS image, the \
              partitions are {}; download it again",

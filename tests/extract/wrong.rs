@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 use balena_migrate::extract::disk::{Source, Window};
 use balena_migrate::extract::{look_into, open};
@@ -187,15 +188,16 @@ fn flashers_without_an_image_that_can_be_taken() {
          b.resinos-img"
     );
     let signature = "opt/balena-image-genericx86-64-ext.balenaos-img.sig";
-    assert_eq!(
-        flasher(vec![
-            (PAYLOAD, modern_os().to_vec()),
-            (signature, Vec::new())
-        ]),
-        format!(
-            "/{signature} of flash-rootA has 0 bytes, which is no signature; download the image again"
-        )
-    );
+    for bytes in [0, (64 << 10) + 1] {
+        let with = vec![(PAYLOAD, modern_os().to_vec()), (signature, vec![1; bytes])];
+        assert_eq!(
+            flasher(with),
+            format!(
+                "/{signature} of flash-rootA has {bytes} bytes, which is no signature; download the \
+                 image again"
+            )
+        );
+    }
 }
 
 #[test]
@@ -322,9 +324,9 @@ fn too_little_room_is_said_before_anything_is_written() {
 struct Silent;
 
 impl open::Notice for Silent {
-    fn tell(&mut self, _: String) {}
+    fn tell(&self, _: String) {}
 
-    fn at(&mut self, _: &'static str, _: u64, _: Option<u64>) -> std::io::Result<()> {
+    fn at(&self, _: &'static str, _: u64, _: Option<u64>) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -360,8 +362,9 @@ fn damage_anywhere_in_the_file_systems_is_no_panic() {
         std::io::Write::write_all(&mut file, bytes).unwrap();
         let image = Window::all(Source::File(file), Some(bytes.len() as u64));
         let sys = Sys::new("/");
-        open::unpack(&sys, image, &mut Silent)
-            .and_then(|opened| look_into(&sys, opened, &mut Silent))
+        let silent: Rc<dyn open::Notice> = Rc::new(Silent);
+        open::unpack(&sys, image, &Silent)
+            .and_then(|opened| look_into(&sys, opened, &silent))
             .map(drop)
             .map_err(|error| format!("{error:#}"))
     };

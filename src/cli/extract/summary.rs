@@ -28,6 +28,7 @@ pub fn text(image: &str, wanted: &Wanted, taken: &Taken) -> String {
         rows.push(("set in", config.clone()));
         rows.extend(settings(taken));
     }
+    rows.extend(taken.remarks.iter().map(|remark| ("", remark.clone())));
     let lines = rows
         .into_iter()
         .map(|(name, value)| format!("{name:<11} {value}\n"));
