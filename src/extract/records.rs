@@ -93,6 +93,12 @@ pub struct Set {
     sha256: Option<String>,
 }
 
+impl Set {
+    fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|(known, _)| *known == name)
+    }
+}
+
 /// Sets the keys of what was taken, and says which; a configuration that was not there starts as the
 /// sample, for a rehearsal. `json` is the config.json of the user, where that was kept.
 pub fn config(
@@ -108,7 +114,8 @@ pub fn config(
     };
     // Reading the image took a while, in which somebody may have edited it.
     let text = read(sys, &old.path)?;
-    let was = |name: &str| text.as_deref().and_then(|text| value(text, name));
+    let is_new = text.is_none();
+    let text = text.unwrap_or_else(sample::sample_conf);
     let mut set = Set::default();
     if let Some(home) = &wanted.home {
         set.keys.push(("HOME_DIR", home.clone()));
@@ -118,35 +125,24 @@ pub fn config(
             set.keys.push((setting, name_in(sys, &old.home, path)));
         }
     }
-    if let (Some(json), None) = (json, was("BALENA_CONFIG")) {
-        set.keys
-            .push(("BALENA_CONFIG", name_in(sys, &old.home, json)));
+    if let (Some(json), None) = (json, value(&text, "BALENA_CONFIG")) {
+        let name = name_in(sys, &old.home, json);
+        set.keys.push(("BALENA_CONFIG", name));
     }
-    let is_taken = |name: &str| outputs.iter().any(|output| output.setting == Some(name));
-    if is_taken("GRUB_BOOT_IMG") && is_taken("GRUB_CORE_IMG") && wants_grub(found) {
-        set.keys.push(("GRUB_INSTALL", "TRUE".to_owned()));
-    } else if is_taken("IMAGE_NAME")
-        && !wants_grub(found)
-        && was("GRUB_INSTALL").is_some_and(|value| bool::read(&value, "").unwrap_or(true))
-    {
-        set.keys.push(("GRUB_INSTALL", "FALSE".to_owned()));
-        let remark = "GRUB_INSTALL was for an older image; this one brings its boot loader";
-        set.remarks.push(remark.to_owned());
-    }
-    if text.is_none() {
-        if !set.keys.iter().any(|(known, _)| *known == "BALENA_CONFIG") {
+    grub_install(&mut set, &text, found);
+    if is_new {
+        if !set.has("BALENA_CONFIG") {
             set.keys.push(("BALENA_CONFIG", "config.json".to_owned()));
         }
         let rehearsal = ["NO_FLASH", "DEBUG"].map(|name| (name, "TRUE".to_owned()));
         set.keys.extend(rehearsal);
     }
-    let meta = sys.meta(&old.path).ok();
-    let is_new = text.is_none();
-    let mut text = text.unwrap_or_else(sample::sample_conf);
+    let mut text = text;
     for (name, value) in &set.keys {
         text = edit::set(&text, name, value).with_context(|| old.path.clone())?;
     }
     set.remarks.extend(place_of_home(sys, old, &text));
+    let meta = sys.meta(&old.path).ok();
     let how = Put {
         mode: meta.map_or(0o644, |meta| meta.mode),
         owner: meta.map(|meta| (meta.uid, meta.gid)),
@@ -156,6 +152,20 @@ pub fn config(
         .with_context(|| format!("writing {}", old.path))?;
     set.sha256 = Some(sha256_hex(text.as_bytes()));
     Ok(set)
+}
+
+/// An old image gets the GRUB that came with it; one that brings its boot loader is refused with any.
+fn grub_install(set: &mut Set, text: &str, found: &Found) {
+    let is_on = |value: String| bool::read(&value, "").unwrap_or(true);
+    if wants_grub(found) {
+        if set.has("GRUB_BOOT_IMG") && set.has("GRUB_CORE_IMG") {
+            set.keys.push(("GRUB_INSTALL", "TRUE".to_owned()));
+        }
+    } else if set.has("IMAGE_NAME") && value(text, "GRUB_INSTALL").is_some_and(is_on) {
+        set.keys.push(("GRUB_INSTALL", "FALSE".to_owned()));
+        let remark = "GRUB_INSTALL was for an older image; this one brings its boot loader";
+        set.remarks.push(remark.to_owned());
+    }
 }
 
 /// Where the files have to go, when HOME_DIR is not where they are.
