@@ -85,7 +85,7 @@ fn a_loop_mount_of_every_generation_has_the_same_in_it() {
         let dir = tempdir().unwrap();
         let folder = dir.path().to_str().unwrap();
         let image = dir.path().join("flasher.img");
-        fs::write(&image, generation.flasher.build()).unwrap();
+        fs::write(&image, &generation.image).unwrap();
         let image = image.to_str().unwrap();
         let said = extract(dir.path(), &["--out-dir", "out", image]);
         assert_eq!(said.code, 0, "{}", said.err);
@@ -105,7 +105,7 @@ fn a_loop_mount_of_every_generation_has_the_same_in_it() {
         assert_eq!(loop_devices(folder), Vec::<String>::new());
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(folder), "{mounts}");
-        compare(&generation, &dir.path().join("out"), |place| {
+        compare(generation, &dir.path().join("out"), |place| {
             fs::read(dir.path().join(place)).unwrap()
         });
     }
