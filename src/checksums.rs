@@ -1,16 +1,23 @@
 //! Lists of checksums in HOME_DIR: `checksums.sha256`, as `sha256sum` writes it, and the older tool's
-//! `checksums.md5`. Stage 1 verifies what they name; `balena-migrate checksums` writes the first.
+//! `checksums.md5`. Stage 1 verifies what they name; `balena-migrate checksums` writes the first, and
+//! `extract` keeps both true of what it writes.
 
-use std::io::{self, Read};
+mod line;
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
+
+use line::{escape, line, parse, without_end};
 
 use crate::finding::Finding;
 use crate::payload::digest::hex;
 use crate::payload::scan::Scan;
 use crate::sys::Sys;
 use crate::sys::files::temporary_name;
+use crate::sys::put::Put;
 
 /// The list that this program writes.
 pub const SHA256_LIST: &str = "checksums.sha256";
@@ -209,57 +216,6 @@ fn unreadable(kind: Kind) -> Finding {
     )
 }
 
-/// Checksum and name of a line of `sha256sum` or `md5sum`: a backslash before all of it when the name is
-/// escaped, the digits, a space, a space for text or `*` for binary, the name.
-fn parse(kind: Kind, line: &str) -> Option<(String, String)> {
-    let (is_escaped, line) = match line.strip_prefix('\\') {
-        Some(rest) => (true, rest),
-        None => (false, line),
-    };
-    let (sum, rest) = line.split_at_checked(kind.digits())?;
-    let name = rest
-        .strip_prefix("  ")
-        .or_else(|| rest.strip_prefix(" *"))
-        .filter(|name| !name.is_empty())?;
-    if !sum.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let name = match is_escaped {
-        true => unescape(name)?,
-        false => name.to_owned(),
-    };
-    Some((sum.to_ascii_lowercase(), name))
-}
-
-fn unescape(name: &str) -> Option<String> {
-    let mut plain = String::new();
-    let mut chars = name.chars();
-    while let Some(next) = chars.next() {
-        plain.push(match next {
-            '\\' => match chars.next()? {
-                'n' => '\n',
-                'r' => '\r',
-                '\\' => '\\',
-                _ => return None,
-            },
-            other => other,
-        });
-    }
-    Some(plain)
-}
-
-/// A line as `sha256sum` writes it.
-fn line(sum: &str, name: &str) -> String {
-    let escaped = name
-        .replace('\\', "\\\\")
-        .replace('\n', "\\n")
-        .replace('\r', "\\r");
-    match escaped == name {
-        true => format!("{sum}  {name}\n"),
-        false => format!("\\{sum}  {escaped}\n"),
-    }
-}
-
 /// Writes [`SHA256_LIST`] for all files below `home` and says how many they are.
 pub fn write(sys: &Sys, home: &str) -> io::Result<usize> {
     let home = home.trim_end_matches('/');
@@ -281,77 +237,109 @@ pub fn write(sys: &Sys, home: &str) -> io::Result<usize> {
     Ok(count)
 }
 
+/// The lists of `folder` that are there can be read, so that they can be changed later.
+pub fn check(sys: &Sys, folder: &str) -> io::Result<()> {
+    for name in [SHA256_LIST, MD5_LIST] {
+        let path = format!("{}/{name}", folder.trim_end_matches('/'));
+        read_list(sys, &path)?;
+    }
+    Ok(())
+}
+
+/// The text of a list; none when it is not there.
+fn read_list(sys: &Sys, path: &str) -> io::Result<Option<String>> {
+    match sys.read_text(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "{path} can't be read: {error}; make it anew with `balena-migrate checksums`, or \
+                 remove it"
+            ),
+        )),
+    }
+}
+
 /// Puts files of `folder`, each with its SHA-256, into its [`SHA256_LIST`]; what the list has on other
-/// files stays. `remark` becomes a comment, in the place of one that starts with the same word.
-pub fn note(sys: &Sys, folder: &str, files: &[(String, String)], remark: &str) -> io::Result<()> {
+/// files stays. The first of them is the image, of so many bytes and with that SHA-256 when it is
+/// unpacked.
+pub fn note(
+    sys: &Sys,
+    folder: &str,
+    files: &[(String, String)],
+    unpacked: (u64, &str),
+) -> io::Result<()> {
     let path = format!("{}/{SHA256_LIST}", folder.trim_end_matches('/'));
-    let old = match sys.read_text(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        old => old?,
-    };
-    let word = remark.split_whitespace().next().unwrap_or_default();
-    let is_replaced = |line: &str| match line.strip_prefix("# ") {
-        Some(comment) => comment.split_whitespace().next() == Some(word),
-        None => parse(Kind::Sha256, line).is_some_and(|(_, name)| {
+    let old = read_list(sys, &path)?.unwrap_or_default();
+    write_list(sys, &path, &noted(&old, files, unpacked))
+}
+
+/// The text of a list with files in it, as [`note`] writes it.
+pub fn noted(old: &str, files: &[(String, String)], (bytes, sha256): (u64, &str)) -> String {
+    let image = files.first().map_or("", |(name, _)| name);
+    let comment = format!("# {}, unpacked:", escape(image));
+    let is_replaced = |line: &str| match line.starts_with('#') {
+        true => line.starts_with(&comment),
+        false => parse(Kind::Sha256, without_end(line)).is_some_and(|(_, name)| {
             let name = name.strip_prefix("./").unwrap_or(&name);
             files.iter().any(|(known, _)| known == name)
         }),
     };
-    let kept = old.lines().filter(|line| !is_replaced(line));
-    let mut text: String = kept.map(|line| format!("{line}\n")).collect();
-    text.push_str(&format!("# {remark}\n"));
+    let kept = old.split_inclusive('\n').filter(|line| !is_replaced(line));
+    let mut text: String = kept.collect();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&format!("{comment} {bytes} bytes, SHA-256 {sha256}\n"));
     text.extend(files.iter().map(|(name, sum)| line(sum, name)));
-    sys.write_whole(&path, text.as_bytes(), 0o644, None)
+    text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SUM: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-
-    fn parsed(line: &str) -> Option<String> {
-        parse(Kind::Sha256, line).map(|(sum, name)| {
-            assert_eq!(sum, SUM);
-            name
-        })
-    }
-
-    #[test]
-    fn lines_of_sha256sum_are_read() {
-        let upper = SUM.to_uppercase();
-        for (line, name) in [
-            (format!("{SUM}  image.gz"), "image.gz"),
-            (format!("{upper} *a b/image.gz"), "a b/image.gz"),
-            (format!("{SUM}  *star"), "*star"),
-            (format!("{SUM}    two spaces"), "  two spaces"),
-            (format!("\\{SUM}  a\\\\b\\nc\\rd"), "a\\b\nc\rd"),
-            (format!("{SUM}  a\\b"), "a\\b"),
-        ] {
-            assert_eq!(parsed(&line).as_deref(), Some(name), "{line}");
+/// Makes true what the lists of `folder` say of files that were `written` anew, each with its path and
+/// SHA-256; those that they do not name stay out. A line with an MD5 goes.
+pub fn refresh(sys: &Sys, folder: &str, written: &[(&str, &str)]) -> io::Result<()> {
+    let folder = folder.trim_end_matches('/');
+    let real = |path: &str| sys.canonical(path).unwrap_or_else(|_| path.to_owned());
+    let written: HashMap<String, &str> = written
+        .iter()
+        .map(|(path, sum)| (real(path), *sum))
+        .collect();
+    for (kind, name) in [(Kind::Sha256, SHA256_LIST), (Kind::Md5, MD5_LIST)] {
+        let path = format!("{folder}/{name}");
+        let Some(old) = read_list(sys, &path)? else {
+            continue;
+        };
+        let new: String = old
+            .split_inclusive('\n')
+            .map(|old| {
+                let named = parse(kind, without_end(old));
+                let sum = named.as_ref().and_then(|(_, name)| {
+                    let file = match name.starts_with('/') {
+                        true => name.clone(),
+                        false => format!("{folder}/{name}"),
+                    };
+                    written.get(&real(&file))
+                });
+                match (sum, named, kind) {
+                    (Some(sum), Some((_, name)), Kind::Sha256) => line(sum, &name),
+                    (Some(_), _, Kind::Md5) => String::new(),
+                    _ => old.to_owned(),
+                }
+            })
+            .collect();
+        if new != old {
+            write_list(sys, &path, &new)?;
         }
     }
+    Ok(())
+}
 
-    #[test]
-    fn other_lines_are_not() {
-        for line in [
-            format!("{SUM} image"),
-            format!("{SUM}  "),
-            SUM.to_owned(),
-            SUM[1..].to_owned() + "  image",
-            format!("{}x  image", &SUM[1..]),
-            format!("\\{SUM}  a\\x"),
-            "ü".repeat(70),
-        ] {
-            assert_eq!(parsed(&line), None, "{line}");
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        for name in ["plain", "two words", "a\\b", "a\nb\r", "\\"] {
-            let line = line(SUM, name);
-            assert_eq!(parsed(line.trim_end_matches('\n')).as_deref(), Some(name));
-        }
-    }
+fn write_list(sys: &Sys, path: &str, text: &str) -> io::Result<()> {
+    let how = Put {
+        mode: 0o644,
+        owner: None,
+        replace: true,
+    };
+    sys.put(path, how, |file| file.write_all(text.as_bytes()))
 }

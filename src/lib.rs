@@ -52,6 +52,7 @@ pub mod report;
 pub mod resume;
 pub mod run_state;
 pub mod secret;
+pub mod shown;
 pub mod stage2;
 pub mod step;
 pub mod superblock;

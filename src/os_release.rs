@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use crate::shown::shown;
+
 /// Names and values of an os-release file.
 ///
-/// The syntax is os-release(5): assignments as a shell would read them, without expansions.
+/// The syntax is os-release(5): assignments as a shell would read them, without expansions. Values are
+/// for people too, and have no control characters.
 pub fn parse(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .map(str::trim)
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.to_owned(), unquoted(value)))
+        .map(|(name, value)| (name.to_owned(), shown(unquoted(value))))
         .collect()
 }
 

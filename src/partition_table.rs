@@ -4,7 +4,7 @@
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
 use crate::handover::TableIdentity;
-use crate::payload::table::{HEAD_BYTES, SECTOR, is_extended};
+use crate::payload::table::{HEAD_BYTES, SECTOR, TableError, gpt_entries, is_extended};
 use crate::superblock;
 
 /// Where the four entries of a boot record begin.
@@ -177,44 +177,49 @@ fn grow_chain(base: u64, goal: Goal, read: Reader) -> Result<Vec<Piece>, GrowErr
 
 fn grow_gpt(mut head: Vec<u8>, goal: Goal) -> Result<Grown, GrowError> {
     let damaged = |error: gptman::Error| GrowError::Damaged(error.to_string());
-    let mut table = gptman::GPT::read_from(&mut Cursor::new(&head), SECTOR).map_err(damaged)?;
-    let others_end = table
-        .iter()
+    let (mut header, mut partitions) = gpt_entries(&head).map_err(|error| match error {
+        TableError::Damaged(what) => GrowError::Damaged(what),
+        none => GrowError::Damaged(none.to_string()),
+    })?;
+    let others_end = (1..)
+        .zip(&partitions)
         .filter(|(number, entry)| entry.is_used() && *number != goal.number)
         .map(|(_, entry)| entry.ending_lba);
-    let is_last = others_end.max().is_none_or(|end| end * SECTOR < goal.start);
-    let found = table.iter().any(|(number, entry)| {
-        number == goal.number && entry.is_used() && entry.starting_lba * SECTOR == goal.start
-    });
-    if !is_last || !found || !table.header.is_primary() {
+    let is_last = others_end
+        .max()
+        .is_none_or(|end| end.saturating_mul(SECTOR) < goal.start);
+    let own = (1..)
+        .zip(&mut partitions)
+        .find(|(number, _)| *number == goal.number)
+        .map(|(_, entry)| entry)
+        .filter(|own| own.is_used() && own.starting_lba.saturating_mul(SECTOR) == goal.start);
+    let (true, true, Some(own)) = (is_last, header.is_primary(), own) else {
         return Err(GrowError::Other(goal.number));
-    }
+    };
     let (count, bytes) = (
-        u64::from(table.header.number_of_partition_entries),
-        u64::from(table.header.size_of_partition_entry),
+        u64::from(header.number_of_partition_entries),
+        u64::from(header.size_of_partition_entry),
     );
     let entries = (count * bytes).next_multiple_of(SECTOR);
     let last = goal.disk_bytes / SECTOR - 1;
-    table.header.backup_lba = last;
-    table.header.last_usable_lba = last - entries / SECTOR - 1;
-    if goal.end / SECTOR - 1 > table.header.last_usable_lba {
+    header.backup_lba = last;
+    header.last_usable_lba = last - entries / SECTOR - 1;
+    if goal.end / SECTOR - 1 > header.last_usable_lba {
         return Err(GrowError::TooFar(goal.end));
     }
-    table[goal.number].ending_lba = goal.end / SECTOR - 1;
-    let partitions: Vec<_> = table.iter().map(|(_, entry)| entry.clone()).collect();
+    own.ending_lba = goal.end / SECTOR - 1;
 
-    let mut backup = table.header.clone();
+    let mut backup = header.clone();
     backup.primary_lba = last;
-    backup.backup_lba = table.header.primary_lba;
-    backup.partition_entry_lba = table.header.last_usable_lba + 1;
+    backup.backup_lba = header.primary_lba;
+    backup.partition_entry_lba = header.last_usable_lba + 1;
     let mut tail = Window::new(backup.partition_entry_lba * SECTOR, goal.disk_bytes);
     backup
         .write_into(&mut tail, SECTOR, &partitions)
         .map_err(damaged)?;
 
-    let primary_entries = table.header.partition_entry_lba * SECTOR;
-    table
-        .header
+    let primary_entries = header.partition_entry_lba * SECTOR;
+    header
         .write_into(&mut Cursor::new(&mut head[..]), SECTOR, &partitions)
         .map_err(damaged)?;
     let piece = |start: u64, len: u64| Piece {

@@ -5,6 +5,7 @@
 
 use crate::handover::TableIdentity;
 use crate::payload::digest::unhex;
+use crate::shown::shown;
 
 /// How many bytes from the start of a partition [`identify`] wants to see: the btrfs superblock,
 /// which lies farthest behind, ends here. Fewer bytes only hide what lies beyond them.
@@ -89,11 +90,11 @@ impl<'a> Bytes<'a> {
         (self.at(offset, magic.len())? == magic).then_some(())
     }
 
-    /// Text that ends at the first NUL, without blanks at its end.
+    /// Text that ends at the first NUL, without blanks at its end; terminals see it.
     fn text(self, offset: usize, len: usize) -> Option<String> {
         let field = self.at(offset, len)?;
         let end = field.iter().position(|b| *b == 0).unwrap_or(len);
-        Some(String::from_utf8_lossy(&field[..end]).trim_end().to_owned())
+        Some(shown(String::from_utf8_lossy(&field[..end]).trim_end()))
     }
 
     fn uuid(self, offset: usize) -> Option<String> {

@@ -200,3 +200,23 @@ fn a_damaged_table_is_told() {
         assert!(matches!(grown, Err(GrowError::Damaged(_))), "{grown:?}");
     }
 }
+
+#[test]
+fn a_gpt_with_numbers_that_can_not_be_is_told() {
+    for (at, what) in [(80, "number of entries"), (84, "size of an entry")] {
+        let (file, first) = flashed(GPT, 1024 * MIB);
+        let mut header = [0; 92];
+        file.as_file().read_exact_at(&mut header, 512).unwrap();
+        header[at..at + 4].fill(0xff);
+        header[16..20].fill(0);
+        let mut crc = flate2::Crc::new();
+        crc.update(&header);
+        header[16..20].copy_from_slice(&crc.sum().to_le_bytes());
+        file.as_file().write_all_at(&header, 512).unwrap();
+        let grown = try_grow(file.as_file(), &first, 3, 12 * MIB, 800 * MIB);
+        assert!(
+            matches!(grown, Err(GrowError::Damaged(_))),
+            "{what}: {grown:?}"
+        );
+    }
+}

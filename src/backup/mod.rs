@@ -17,12 +17,11 @@ pub mod survey;
 pub mod walk;
 mod yaml;
 
-use std::path::Path;
-
 use regex::bytes::Regex;
 
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::shown::shown;
 use crate::sys::Sys;
 
 /// A volume of the application on the new system, and what goes into it.
@@ -166,17 +165,4 @@ pub fn refuse_volume_name(name: &[u8]) -> Option<&'static str> {
         "is no name of a volume: those are of letters, digits, `_`, `.` and `-`, and begin with a \
          letter or a digit",
     )
-}
-
-/// A path for a message: on one line, whatever is in it.
-pub fn shown(path: impl AsRef<Path>) -> String {
-    let text = path.as_ref().display().to_string();
-    let mut line = String::new();
-    for character in text.chars() {
-        match character.is_control() {
-            true => line.extend(character.escape_default()),
-            false => line.push(character),
-        }
-    }
-    line
 }

@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::backup::{self, Origin};
-use crate::config::edit::quoted;
+use crate::config::shell::quote;
 use crate::device;
 use crate::efi;
 use crate::finding::Finding;
@@ -183,8 +183,8 @@ fn extract_command(path: &str) -> String {
     }
     format!(
         "balena-migrate extract --img {} {}",
-        quoted(&image),
-        quoted(path)
+        quote(&image),
+        quote(path)
     )
 }
 

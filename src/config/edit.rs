@@ -2,7 +2,7 @@
 //!
 //! Called by `extract --config`.
 
-use super::shell::{self, SyntaxError};
+use super::shell::{self, Assignment, SyntaxError};
 
 /// `text` with `name` set to `value`: where it is set last, since that counts; else below the line that
 /// has it commented out, as in the sample; else at the end.
@@ -12,7 +12,7 @@ use super::shell::{self, SyntaxError};
 /// A text that can't be read: nobody knows what a change would mean in it.
 pub fn set(text: &str, name: &str, value: &str) -> Result<String, SyntaxError> {
     let assignments = shell::parse(text)?;
-    let assignment = format!("{name}={}", quoted(value));
+    let assignment = format!("{name}={}", shell::quote(value));
     let last = assignments.iter().rfind(|known| known.name == name);
     if let Some(last) = last {
         let mut text = text.to_owned();
@@ -20,38 +20,38 @@ pub fn set(text: &str, name: &str, value: &str) -> Result<String, SyntaxError> {
         return Ok(text);
     }
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    if let Some(at) = behind_comment(text, name) {
+    if let Some(at) = behind_comment(text, name, &assignments) {
         return Ok(format!("{}{assignment}{end}{}", &text[..at], &text[at..]));
     }
-    let gap = if text.is_empty() || text.ends_with('\n') {
-        ""
-    } else {
-        end
-    };
+    let gap = end.repeat(ends_to_add(text));
     Ok(format!("{text}{gap}{assignment}{end}"))
 }
 
-/// Where the line ends that has the name commented out.
-fn behind_comment(text: &str, name: &str) -> Option<usize> {
+/// How many line ends are missing before something new can stand at the end of the text.
+fn ends_to_add(text: &str) -> usize {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    // A value may go on behind the line end; then the next line would belong to it.
+    let is_continued = line.len() < text.len() && line.ends_with('\\');
+    let is_open = !text.is_empty() && !text.ends_with('\n');
+    usize::from(is_open) + usize::from(is_continued)
+}
+
+/// Where the line ends that has the name commented out. A value of several lines may hold a text like
+/// that.
+fn behind_comment(text: &str, name: &str, assignments: &[Assignment]) -> Option<usize> {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
+        let start = at;
         at += line.len();
         let comment = line.strip_prefix('#').map(str::trim_start);
         let rest = comment.and_then(|comment| comment.strip_prefix(name));
-        if line.ends_with('\n') && rest.is_some_and(|rest| rest.starts_with('=')) {
+        let is_value = || assignments.iter().any(|known| known.bytes.contains(&start));
+        if line.ends_with('\n') && rest.is_some_and(|rest| rest.starts_with('=')) && !is_value() {
             return Some(at);
         }
     }
     None
-}
-
-/// A value as a shell takes it.
-pub fn quoted(value: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./+:@%,".contains(c);
-    match !value.is_empty() && value.chars().all(is_plain) {
-        true => value.to_owned(),
-        false => format!("'{}'", value.replace('\'', "'\\''")),
-    }
 }
 
 #[cfg(test)]
@@ -89,6 +89,16 @@ mod tests {
             ),
             ("#IMAGE_NAME=x", "#IMAGE_NAME=x\nIMAGE_NAME=new.gz\n"),
             ("IMAGE_NAME=", "IMAGE_NAME=new.gz"),
+            (
+                "A='one\n#IMAGE_NAME=x\ntwo'\n",
+                "A='one\n#IMAGE_NAME=x\ntwo'\nIMAGE_NAME=new.gz\n",
+            ),
+            (
+                "A=1\\\n#IMAGE_NAME=x\n# IMAGE_NAME=y\n",
+                "A=1\\\n#IMAGE_NAME=x\n# IMAGE_NAME=y\nIMAGE_NAME=new.gz\n",
+            ),
+            ("A=1\\\n", "A=1\\\n\nIMAGE_NAME=new.gz\n"),
+            ("A=1\\\r", "A=1\\\r\n\nIMAGE_NAME=new.gz\n"),
         ] {
             assert_eq!(set(before, "IMAGE_NAME", "new.gz").unwrap(), after);
             assert_eq!(set(after, "IMAGE_NAME", "new.gz").unwrap(), after);

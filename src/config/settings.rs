@@ -85,7 +85,7 @@ settings! {
         "The config.json of the fleet or the device. It goes to resin-boot.";
     HOME_DIR home_dir: Folder = "./", Some("--home"),
         "The folder with the image and all other files that are named here. A relative path starts \
-         at the current folder.";
+         at the current folder. `extract --home` sets it to where that folder will be on the device.";
     DO_REBOOT do_reboot: Option<Reboot> = "", Some("--reboot"),
         "Reboot into the migration this many seconds after stage 1; TRUE means 1. It is also the \
          consent of a run without a terminal. Not set: you reboot by hand.";

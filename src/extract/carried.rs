@@ -3,6 +3,8 @@
 //! Its name changed over the years: `resin-image-MACHINE.resinos-img`, compressed at first, then
 //! `balena-image-MACHINE.balenaos-img`, signed beside it as `.sig` where the machine wants that.
 
+use std::fmt::Display;
+
 use anyhow::{Result, anyhow, bail};
 use ext4_view::{Ext4, Ext4Error, FileType, Metadata};
 
@@ -17,6 +19,12 @@ const FLAG: &str = "-image-flasher";
 
 /// What a signature may have; one of RSA 4096 has 512 bytes.
 const LARGEST_SIGNATURE: u64 = 64 << 10;
+
+/// Partitions that an installer may have; an OS image has five.
+const LARGEST_FLASHER: usize = 4;
+
+/// Bytes that a folder of names may have, an eighth of a million of them.
+const LARGEST_FOLDER: u64 = 1 << 20;
 
 /// The OS image in a flasher image.
 pub struct Carried {
@@ -36,13 +44,15 @@ pub struct Carried {
 pub fn find(image: &Image, boot: Option<&Boot>) -> Result<Option<Carried>> {
     let has_flag =
         boot.is_some_and(|boot| boot.files.names.iter().any(|name| name.ends_with(FLAG)));
-    let mut is_flasher = has_flag;
+    let (mut is_flasher, mut is_resin) = (has_flag, false);
     let mut looked = Vec::new();
     for (index, part) in image.parts.iter().enumerate() {
         let seen = image.see(part)?;
         is_flasher |= seen.label().starts_with("flash-");
+        is_resin |= seen.label() == "resin-boot";
         // Some flashers of old have the labels of what they carry, but never its five partitions.
-        let is_root = seen.label().ends_with("-rootA") || (index == 1 && image.parts.len() <= 4);
+        let is_root = seen.label().ends_with("-rootA")
+            || (index == 1 && image.parts.len() <= LARGEST_FLASHER);
         if !seen.fs_type().starts_with("ext") || !(is_flasher || is_root) {
             continue;
         }
@@ -54,7 +64,14 @@ pub fn find(image: &Image, boot: Option<&Boot>) -> Result<Option<Carried>> {
         }
     }
     if !is_flasher {
-        return Ok(None);
+        if !is_resin || image.parts.len() > LARGEST_FLASHER {
+            return Ok(None);
+        }
+        bail!(
+            "it is neither a flasher image with an OS image in {FOLDER} nor a whole OS image, the \
+             partitions are {}; download it again",
+            image.describe_parts()?
+        );
     }
     bail!(
         "it is a flasher image, but there is no OS image in {FOLDER}: {}",
@@ -81,14 +98,25 @@ fn in_partition(
         label => label.to_owned(),
     };
     let window = image.window(part);
-    let damaged = |error: Ext4Error| match window.failure() {
+    let damaged = |error: &dyn Display| match window.failure() {
         Some(reason) => anyhow!(reason),
         None => anyhow!(
             "the ext4 file system of its partition {number} ({place}) is damaged or of a kind that \
              can't be read: {error}; download the image again"
         ),
     };
-    let fs = Ext4::load(Box::new(window.clone())).map_err(damaged)?;
+    let ext4 = |error: Ext4Error| damaged(&error);
+    fits_in(&window).map_err(|what| damaged(&what))?;
+    let fs = Ext4::load(Box::new(window.clone())).map_err(ext4)?;
+    for folder in ["/", FOLDER] {
+        let bytes = fs.metadata(folder).map_or(0, |meta| match meta.is_dir() {
+            true => meta.len(),
+            false => 0,
+        });
+        if bytes > LARGEST_FOLDER {
+            return Err(damaged(&format!("its folder {folder} has {bytes} bytes")));
+        }
+    }
     let names = match list(&fs) {
         Ok(names) => names,
         Err(Ext4Error::NotFound) => {
@@ -96,16 +124,16 @@ fn in_partition(
             return Ok(None);
         }
         Err(Ext4Error::NotADirectory) => bail!("{FOLDER} of {place} is a file and no folder"),
-        Err(error) => return Err(damaged(error)),
+        Err(error) => return Err(ext4(error)),
     };
     let Some(name) = choose(&names, &place, looked)? else {
         return Ok(None);
     };
     let path = format!("{FOLDER}/{name}");
-    let meta = fs.metadata(path.as_str()).map_err(damaged)?;
+    let meta = fs.metadata(path.as_str()).map_err(ext4)?;
     is_whole(&meta, &path, &place)?;
-    let signature = signature(&fs, &format!("{path}.sig"), &place, damaged)?;
-    let file = fs.open(path.as_str()).map_err(damaged)?;
+    let signature = signature(&fs, &format!("{path}.sig"), &place, ext4)?;
+    let file = fs.open(path.as_str()).map_err(ext4)?;
     Ok(Some(Carried {
         path,
         place,
@@ -113,6 +141,35 @@ fn in_partition(
         bytes: meta.len(),
         signature,
     }))
+}
+
+/// Whether the superblock names no more than its partition has. ext4-view takes memory for all groups
+/// before it looks for the first.
+fn fits_in(window: &Window) -> Result<(), String> {
+    /// As many as 128 TiB have with blocks of 4096 bytes.
+    const MOST_GROUPS: u64 = 1 << 20;
+    let superblock = window
+        .bytes_at(1024, 1024)
+        .map_err(|error| error.to_string())?;
+    let le32 = |at: usize| {
+        let bytes = superblock.get(at..at + 4);
+        bytes.map_or(0, |bytes| {
+            u64::from(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+        })
+    };
+    let blocks = le32(0x150) << 32 | le32(0x4);
+    let (block_size, group) = (le32(0x18), le32(0x20).max(1));
+    if block_size > 6 {
+        return Err("its blocks are larger than 64 KiB".into());
+    }
+    let block_bytes = 1024 << block_size;
+    let room = window.size().unwrap_or(u64::MAX);
+    if blocks > room / block_bytes || blocks / group > MOST_GROUPS {
+        return Err(format!(
+            "it has {blocks} blocks of {block_bytes} bytes by {group} in a partition of {room} bytes"
+        ));
+    }
+    Ok(())
 }
 
 /// The one file that is an OS image by its name; notes in `looked` what else is there.

@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use ext4_view::Ext4Read;
 
-use crate::payload::indexed::{Indexed, PAGE, ReadAt};
+use super::open::Notice;
+use crate::payload::indexed::{Indexed, PAGE, ReadAt, Way};
 
 /// Pages that are kept: enough for the tables of a file system beside what is read.
 const KEPT: usize = 16;
@@ -28,14 +29,20 @@ pub enum Source {
 }
 
 impl Source {
-    fn page(&mut self, number: u64) -> io::Result<Rc<[u8]>> {
+    fn page(&mut self, number: u64, watch: Option<&dyn Notice>) -> io::Result<Rc<[u8]>> {
         let start = number * PAGE as u64;
         let mut bytes = vec![0; PAGE];
         let filled = match self {
             Source::File(file) => {
                 crate::payload::read_full(&mut At { file, at: start }, &mut bytes)?
             }
-            Source::Indexed(indexed) => return indexed.page(number).map(Rc::from),
+            Source::Indexed(indexed) => {
+                let mut seen = |way: Way| match watch {
+                    Some(notice) => notice.at("looking into it", way.bytes, None),
+                    None => Ok(()),
+                };
+                return indexed.page(number, &mut seen).map(Rc::from);
+            }
             Source::Inner(file, size) => {
                 if file.position() != start {
                     if start >= *size {
@@ -70,6 +77,8 @@ struct Disk {
     /// Number and bytes of pages, the one that was used last in front.
     kept: VecDeque<(u64, Rc<[u8]>)>,
     failed: Option<(io::ErrorKind, String)>,
+    /// Told when reading has to go far ahead.
+    watch: Option<Rc<dyn Notice>>,
 }
 
 impl Disk {
@@ -84,7 +93,8 @@ impl Disk {
             }
             return Ok(self.kept[0].1.clone());
         }
-        let page = self.source.page(number).inspect_err(|error| {
+        let page = self.source.page(number, self.watch.as_deref());
+        let page = page.inspect_err(|error| {
             self.failed = Some((error.kind(), error.to_string()));
         })?;
         self.kept.truncate(KEPT - 1);
@@ -128,6 +138,7 @@ impl Window {
             source,
             kept: VecDeque::new(),
             failed: None,
+            watch: None,
         };
         Window {
             disk: Rc::new(RefCell::new(disk)),
@@ -152,6 +163,20 @@ impl Window {
         self.len
     }
 
+    /// From now on somebody is told, or nobody any more, when reading it has to go far ahead.
+    pub fn watch(&self, notice: Option<&Rc<dyn Notice>>) {
+        self.disk.borrow_mut().watch = notice.cloned();
+    }
+
+    /// How much of a stream was read, where that is known at all times: its bytes as they are packed, and
+    /// all of those.
+    pub fn way(&self) -> Option<(u64, u64)> {
+        match &self.disk.borrow().source {
+            Source::Indexed(indexed) => Some((indexed.way().packed, indexed.file().size()?)),
+            Source::File(_) | Source::Inner(..) => None,
+        }
+    }
+
     /// Up to `len` bytes from `offset` on.
     pub fn bytes_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
@@ -160,14 +185,22 @@ impl Window {
         Ok(bytes)
     }
 
-    /// Reads what was not read yet of a stream that proves itself at its end.
-    pub fn prove(&self) -> io::Result<()> {
+    /// Reads what was not read yet of a stream that proves itself at its end; gives the size of all of the
+    /// disk, where it has one.
+    pub fn prove(&self, notice: &dyn Notice) -> io::Result<Option<u64>> {
+        const WHAT: &str = "checking the rest";
         let disk = &mut *self.disk.borrow_mut();
-        let proof = match &mut disk.source {
-            Source::Indexed(indexed) => indexed.prove(),
-            Source::File(_) | Source::Inner(..) => Ok(()),
+        let Source::Indexed(indexed) = &mut disk.source else {
+            return Ok(self.len);
         };
-        proof.inspect_err(|error| disk.failed = Some((error.kind(), error.to_string())))
+        let (bytes, packed) = (indexed.bytes(), indexed.file().size());
+        let mut seen = |way: Way| match bytes {
+            Some(bytes) => notice.at(WHAT, way.bytes, Some(bytes)),
+            None => notice.at(WHAT, way.packed, packed),
+        };
+        let proof = indexed.prove(&mut seen);
+        proof.inspect_err(|error| disk.failed = Some((error.kind(), error.to_string())))?;
+        Ok(indexed.bytes())
     }
 
     /// Why the disk could not be read, if that is so: what a file system reports is a consequence.

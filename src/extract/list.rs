@@ -4,14 +4,19 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::Found;
-use super::look::{Boot, Image};
+use super::look::{Boot, Image, fits};
+use super::open::Notice;
 use crate::handover::{Format, TableIdentity};
+use crate::payload::scan::BootFiles;
+use crate::shown::shown;
 
 /// What is in an image file.
 #[derive(Debug, Serialize)]
 pub struct Listing {
     /// Its path.
     pub file: String,
+    /// Its size in bytes.
+    pub file_bytes: u64,
     /// How the file is compressed.
     pub format: &'static str,
     /// `flasher` or `os`.
@@ -42,7 +47,7 @@ pub struct CarriedListing {
 /// What an image says of itself.
 #[derive(Debug, Serialize)]
 pub struct Described {
-    /// Its size in bytes, where it is known.
+    /// Its size in bytes.
     pub bytes: Option<u64>,
     /// The name of the system, as os-release has it.
     pub os: Option<String>,
@@ -52,7 +57,7 @@ pub struct Described {
     pub device_type: Option<String>,
     /// `mbr` or `gpt`.
     pub table: &'static str,
-    /// What firmware can start it by.
+    /// What starts it: kinds of firmware, and boot loaders.
     pub boots_by: Vec<String>,
     /// Its boot partition has a config.json.
     pub config_json: bool,
@@ -75,22 +80,24 @@ pub struct Partition {
     pub bytes: u64,
 }
 
-/// Reads what is to be listed of an image file.
-pub fn list(path: &str, found: &Found) -> Result<Listing> {
+/// Reads what is to be listed of an image file. How large an image is that lies in a gzip file shows only
+/// at its end; the number there counts no more than 4 GiB, and only the last member.
+pub fn list(path: &str, found: &Found, notice: &dyn Notice) -> Result<Listing> {
     let carried = match &found.carried {
         None => None,
         Some(inner) => Some(CarriedListing {
-            path: inner.carried.path.clone(),
+            path: shown(&inner.carried.path),
             place: inner.carried.place.clone(),
             format: format_name(inner.opened.format),
             bytes: inner.carried.bytes,
             signed: inner.carried.signature.is_some(),
-            image: describe(&inner.image, inner.boot.as_ref())?,
+            image: describe(&inner.image, inner.boot.as_ref(), notice)?,
         }),
     };
-    let image = describe(&found.image, found.boot.as_ref())?;
+    let image = describe(&found.image, found.boot.as_ref(), notice)?;
     Ok(Listing {
         file: path.to_owned(),
+        file_bytes: found.outer.packed_bytes,
         format: format_name(found.outer.format),
         kind: match &carried {
             Some(_) => "flasher",
@@ -112,7 +119,7 @@ fn format_name(format: Format) -> &'static str {
     }
 }
 
-fn describe(image: &Image, boot: Option<&Boot>) -> Result<Described> {
+fn describe(image: &Image, boot: Option<&Boot>, notice: &dyn Notice) -> Result<Described> {
     let os_release = |name: &str| {
         let value = boot?.files.os_release.get(name)?;
         Some(value.clone()).filter(|value| !value.is_empty())
@@ -128,21 +135,18 @@ fn describe(image: &Image, boot: Option<&Boot>) -> Result<Described> {
             bytes: part.slot.bytes,
         });
     }
-    let mut boots_by = Vec::new();
-    if image.boot_code {
-        boots_by.push("BIOS".to_owned());
-    }
-    let loaders = boot.map(|boot| boot.files.efi_loaders.as_slice());
-    for loader in loaders.unwrap_or_default() {
-        if loader.ends_with(".EFI") {
-            boots_by.push(format!("UEFI EFI/BOOT/{loader}"));
-        }
+    let bytes = match image.whole.size() {
+        None => image.whole.prove(notice)?,
+        known => known,
+    };
+    if let Some(end) = bytes {
+        fits(&image.parts, end)?;
     }
     let names = boot
         .map(|boot| boot.files.names.as_slice())
         .unwrap_or_default();
     Ok(Described {
-        bytes: image.whole.size(),
+        bytes,
         os: os_release("PRETTY_NAME").or_else(|| os_release("NAME")),
         version: os_release("VERSION_ID").or_else(|| os_release("VERSION")),
         device_type: boot.and_then(|boot| boot.files.slug()).map(str::to_owned),
@@ -150,10 +154,54 @@ fn describe(image: &Image, boot: Option<&Boot>) -> Result<Described> {
             TableIdentity::Mbr(_) => "mbr",
             TableIdentity::Gpt(_) => "gpt",
         },
-        boots_by,
+        boots_by: boots_by(image, boot),
         config_json: names.iter().any(|name| name == "config.json"),
         partitions,
     })
+}
+
+/// What starts an image, by its boot sector and the files of its boot partition.
+fn boots_by(image: &Image, boot: Option<&Boot>) -> Vec<String> {
+    let mut boots_by = Vec::new();
+    if image.boot_code {
+        boots_by.push("BIOS".to_owned());
+    }
+    let Some(BootFiles {
+        names, efi_loaders, ..
+    }) = boot.map(|boot| &boot.files)
+    else {
+        return boots_by;
+    };
+    let efi = efi_loaders.iter().filter(|name| name.ends_with(".EFI"));
+    boots_by.extend(efi.map(|name| format!("UEFI EFI/BOOT/{}", shown(name))));
+    let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+    let has = |known: &[&str]| names.iter().any(|name| known.contains(&name.as_str()));
+    let is_pi = |name: &String| {
+        let like = |start: &str, end: &str| name.starts_with(start) && name.ends_with(end);
+        // The firmware itself up to the Raspberry Pi 4, what it starts on all of them.
+        like("start", ".elf")
+            || name == "bootcode.bin"
+            || like("bcm27", ".dtb")
+            || like("kernel", ".img")
+    };
+    if has(&["config.txt"]) && names.iter().any(is_pi) {
+        boots_by.push("Raspberry Pi firmware".to_owned());
+    }
+    if has(&[
+        "mlo",
+        "u-boot.img",
+        "u-boot.bin",
+        "u-boot.itb",
+        "boot.scr",
+        "boot.scr.uimg",
+    ]) {
+        boots_by.push("u-boot".to_owned());
+    }
+    let efi_grub = efi_loaders.iter().any(|name| name == "GRUB.CFG");
+    if has(&["grub", "grub.cfg"]) || efi_grub {
+        boots_by.push("GRUB".to_owned());
+    }
+    boots_by
 }
 
 impl Listing {
@@ -165,7 +213,8 @@ impl Listing {
         };
         let mut text = format!("{}\n", self.file);
         row(&mut text, "what", kind);
-        row(&mut text, "packed as", self.format);
+        let packed = format!("{}, {}", self.format, size(self.file_bytes));
+        row(&mut text, "packed as", &packed);
         self.image.text(&mut text);
         if let Some(carried) = &self.carried {
             text.push_str(&format!("\n{} of {}\n", carried.path, carried.place));

@@ -8,7 +8,7 @@ use fatfs::{FileSystem, FsOptions};
 
 use super::disk::Window;
 use crate::handover::{BOOT_CODE_BYTES, TableIdentity};
-use crate::payload::scan::BootFiles;
+use crate::payload::scan::{BootFiles, Bounded};
 use crate::payload::table::{Found, HEAD_BYTES, SECTOR, Slot, TableParser};
 use crate::superblock::{self, Superblock};
 
@@ -185,14 +185,15 @@ pub struct Boot {
     pub number: u32,
     /// What it says.
     pub files: BootFiles,
-    fs: FileSystem<Window>,
+    fs: FileSystem<Bounded<Window>>,
 }
 
 impl Boot {
     fn read(number: u32, window: Window) -> Result<Boot> {
-        let read = || -> io::Result<(BootFiles, FileSystem<Window>)> {
+        let read = || {
             let files = BootFiles::read(window.clone())?;
-            Ok((files, FileSystem::new(window.clone(), FsOptions::new())?))
+            let fat = Bounded::new(window.clone())?;
+            io::Result::Ok((files, FileSystem::new(fat, FsOptions::new())?))
         };
         match read() {
             Ok((files, fs)) => Ok(Boot { number, files, fs }),

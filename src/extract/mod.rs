@@ -12,8 +12,11 @@ pub mod open;
 pub mod pack;
 mod records;
 pub mod take;
+mod targets;
 pub mod wanted;
 pub mod write;
+
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
@@ -48,8 +51,8 @@ pub struct Inner {
 }
 
 /// Opens an image file and finds out what it is. Errors name the file.
-pub fn find(sys: &Sys, path: &str, notice: &mut dyn Notice) -> Result<Found> {
-    let found = open::open(sys, path, notice).and_then(|outer| {
+pub fn find(sys: &Sys, path: &str, notice: &Rc<dyn Notice>) -> Result<Found> {
+    let found = open::open(sys, path, &**notice).and_then(|outer| {
         let whole = outer.image.clone();
         look_into(sys, outer, notice).map_err(|error| match whole.failure() {
             // What a file system says of it is only a consequence.
@@ -61,7 +64,8 @@ pub fn find(sys: &Sys, path: &str, notice: &mut dyn Notice) -> Result<Found> {
 }
 
 /// Finds out what an opened image is, and that it is balenaOS for one device type.
-pub fn look_into(sys: &Sys, outer: Opened, notice: &mut dyn Notice) -> Result<Found> {
+pub fn look_into(sys: &Sys, outer: Opened, notice: &Rc<dyn Notice>) -> Result<Found> {
+    outer.image.watch(Some(notice));
     let image = Image::read(outer.image.clone())?;
     let boot = image.boot()?;
     let carried = match carried::find(&image, boot.as_ref())? {
@@ -75,13 +79,19 @@ pub fn look_into(sys: &Sys, outer: Opened, notice: &mut dyn Notice) -> Result<Fo
         carried,
     };
     found.check()?;
+    // Who reads it from here on tells how far that is.
+    found.outer.image.watch(None);
+    if let Some(inner) = &found.carried {
+        inner.image.whole.watch(None);
+    }
     Ok(found)
 }
 
-fn open_inner(sys: &Sys, carried: Carried, notice: &mut dyn Notice) -> Result<Inner> {
+fn open_inner(sys: &Sys, carried: Carried, notice: &Rc<dyn Notice>) -> Result<Inner> {
     let what = format!("the OS image {} of {}", carried.path, carried.place);
-    let mut open = || {
-        let opened = open::unpack(sys, carried.packed.clone(), notice)?;
+    let open = || {
+        let opened = open::unpack(sys, carried.packed.clone(), &**notice)?;
+        opened.image.watch(Some(notice));
         let image = Image::read(opened.image.clone())?;
         let boot = image.boot()?;
         anyhow::Ok((opened, image, boot))

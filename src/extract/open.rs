@@ -3,8 +3,10 @@
 //! What can be read in place is: raw, stored in a zip, and deflate by its points. xz, zstd and bzip2
 //! can't be entered in the middle; they are unpacked into a sparse scratch file.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -19,6 +21,8 @@ use crate::sys::Sys;
 pub struct Opened {
     /// What it is packed in.
     pub format: Format,
+    /// Size of that in bytes.
+    pub packed_bytes: u64,
     /// The image itself.
     pub image: Window,
 }
@@ -26,17 +30,17 @@ pub struct Opened {
 /// What needs a scratch file is told before it is made, and how far that is.
 pub trait Notice {
     /// A line for the user.
-    fn tell(&mut self, line: String);
+    fn tell(&self, line: String);
     /// Something that takes time: what, the bytes that are done, and of how many.
     ///
     /// # Errors
     ///
     /// Somebody wants it to stop.
-    fn at(&mut self, what: &'static str, bytes: u64, total: Option<u64>) -> io::Result<()>;
+    fn at(&self, what: &'static str, bytes: u64, total: Option<u64>) -> io::Result<()>;
 }
 
 /// Opens the file of an image.
-pub fn open(sys: &Sys, path: &str, notice: &mut dyn Notice) -> Result<Opened> {
+pub fn open(sys: &Sys, path: &str, notice: &dyn Notice) -> Result<Opened> {
     let meta = sys.meta(path)?;
     if meta.is_dir {
         bail!("it is a folder; name the image file in it");
@@ -48,7 +52,8 @@ pub fn open(sys: &Sys, path: &str, notice: &mut dyn Notice) -> Result<Opened> {
 }
 
 /// Opens what is in `packed`: the file itself, or an image inside of one.
-pub fn unpack(sys: &Sys, mut packed: Window, notice: &mut dyn Notice) -> Result<Opened> {
+pub fn unpack(sys: &Sys, mut packed: Window, notice: &dyn Notice) -> Result<Opened> {
+    let packed_bytes = packed.size().unwrap_or_default();
     let format = match payload::recognise(&mut packed) {
         Ok(format) => format,
         Err(FormatError::Unknown) if is_4kn(&packed)? => bail!(four_kn()),
@@ -62,10 +67,8 @@ pub fn unpack(sys: &Sys, mut packed: Window, notice: &mut dyn Notice) -> Result<
             indexed(Wrapping::Zip(entry), packed)
         }
         Format::Zip(entry) => {
-            io::copy(
-                &mut payload::decoder(format, packed.clone()),
-                &mut io::sink(),
-            )?;
+            let mut at = |bytes, _| notice.at("checking", bytes, Some(entry.bytes));
+            blocks(format, &packed, &mut at, &mut |_| Ok(()))?;
             packed.part(entry.offset, entry.bytes)
         }
         Format::Xz | Format::Zstd | Format::Bzip2 => {
@@ -76,7 +79,11 @@ pub fn unpack(sys: &Sys, mut packed: Window, notice: &mut dyn Notice) -> Result<
     if is_4kn(&image)? {
         bail!(four_kn());
     }
-    Ok(Opened { format, image })
+    Ok(Opened {
+        format,
+        packed_bytes,
+        image,
+    })
 }
 
 fn indexed(wrapping: Wrapping, packed: Window) -> Window {
@@ -99,14 +106,11 @@ fn four_kn() -> &'static str {
 
 /// Unpacks into a file without a name, with holes for zeros. The first of two passes proves the stream
 /// and counts, so that the second one has the room it needs.
-fn scratch(
-    sys: &Sys,
-    format: Format,
-    packed: Window,
-    notice: &mut dyn Notice,
-) -> Result<(File, u64)> {
+fn scratch(sys: &Sys, format: Format, packed: Window, notice: &dyn Notice) -> Result<(File, u64)> {
     let (mut bytes, mut need) = (0, 0);
-    blocks(format, &packed, "measuring", notice, &mut |block| {
+    // Of how many bytes is not known yet.
+    let mut measuring = |_, read| notice.at("measuring", read, packed.size());
+    blocks(format, &packed, &mut measuring, &mut |block| {
         bytes += block.len() as u64;
         need += if is_zero(block) {
             0
@@ -123,13 +127,13 @@ fn scratch(
         .statvfs(folder)
         .with_context(|| format!("looking for room in {folder}"))?;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    if need > space.free {
+    if need > space.available {
         bail!(
             "it has to be unpacked for this, which takes {} MiB of scratch, and {folder} has {} MiB \
              free; set TMPDIR to a folder with more room, or take the same image as zip or gzip, which \
              need none",
             mib(need),
-            mib(space.free)
+            space.available >> 20
         );
     }
     notice.tell(format!(
@@ -137,11 +141,11 @@ fn scratch(
         mib(need)
     ));
     let mut file = sys.scratch().context("making a scratch file")?;
+    let mut unpacking = |done, _| notice.at("unpacking", done, Some(bytes));
     blocks(
         format,
         &packed,
-        "unpacking",
-        notice,
+        &mut unpacking,
         &mut |block| match is_zero(block) {
             true => file.seek(SeekFrom::Current(block.len() as i64)).map(drop),
             false => file.write_all(block),
@@ -156,17 +160,22 @@ fn is_zero(block: &[u8]) -> bool {
     block.iter().all(|byte| *byte == 0)
 }
 
-/// Gives the image to `each` in blocks.
+/// Gives the image to `each` in blocks; `at` is told now and then how many bytes of it are done, and how
+/// many of the file were read for that.
 fn blocks(
     format: Format,
     packed: &Window,
-    what: &'static str,
-    notice: &mut dyn Notice,
+    at: &mut dyn FnMut(u64, u64) -> io::Result<()>,
     each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     /// The smallest hole of the usual file systems.
     const BLOCK: usize = 4096;
-    let mut stream = payload::decoder(format, packed.clone());
+    let read = Rc::new(Cell::new(0));
+    let counted = Counted {
+        inner: packed.clone(),
+        read: Rc::clone(&read),
+    };
+    let mut stream = payload::decoder(format, counted);
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     loop {
@@ -178,6 +187,20 @@ fn blocks(
             each(block)?;
         }
         done += filled as u64;
-        notice.at(what, done, None)?;
+        at(done, read.get())?;
+    }
+}
+
+/// Counts what is read through it.
+struct Counted {
+    inner: Window,
+    read: Rc<Cell<u64>>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.read.set(self.read.get() + count as u64);
+        Ok(count)
     }
 }

@@ -11,6 +11,16 @@ pub enum Target {
     File(String),
 }
 
+impl Target {
+    /// The path, where it is a file.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Target::Stdout => None,
+            Target::File(path) => Some(path),
+        }
+    }
+}
+
 /// A file of the boot partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item {
@@ -63,6 +73,15 @@ impl Item {
     }
 }
 
+/// Where all that there is goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum All {
+    /// To this folder, which is made if need be.
+    To(String),
+    /// To the folder that relative names in the configuration start at.
+    Home,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -72,12 +91,12 @@ pub struct Wanted {
     pub packing: Packing,
     /// Files that have to be there, and where they go.
     pub items: Vec<(Item, Target)>,
-    /// All that there is goes to this folder, under its usual name.
-    pub folder: Option<String>,
+    /// All that there is, under its usual name.
+    pub all: Option<All>,
     /// The configuration that gets to know of it.
     pub config: Option<String>,
-    /// HOME_DIR for the configuration, and the absolute path of that folder here.
-    pub home: Option<(String, String)>,
+    /// HOME_DIR for the configuration: where its folder will be on the device.
+    pub home: Option<String>,
     /// Files that are there may be replaced.
     pub force: bool,
 }

@@ -9,11 +9,12 @@ use super::Found;
 use super::look::{Image, fits};
 use super::open::Notice;
 use super::pack::{Packing, packer};
-use super::wanted::Target;
+use super::wanted::{Target, Wanted};
 use crate::payload::digest::Sha256Writer;
 use crate::payload::scan::LABELS;
 use crate::payload::table::SECTOR;
 use crate::sys::Sys;
+use crate::sys::put::Put;
 
 /// What was written of the OS image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +33,11 @@ pub struct Written {
 pub fn image(
     sys: &Sys,
     found: &Found,
-    packing: Packing,
+    wanted: &Wanted,
     target: &Target,
-    notice: &mut dyn Notice,
+    notice: &dyn Notice,
 ) -> Result<Written> {
+    let packing = wanted.packing;
     let path = match target {
         Target::Stdout => return stream(found, packing, &mut io::stdout().lock(), notice),
         Target::File(path) => path,
@@ -43,7 +45,12 @@ pub fn image(
     room(sys, found, packing, path)?;
     // What goes wrong with the image is not to be taken for an error of writing.
     let mut streamed = None;
-    let written = sys.write_with(path, 0o644, None, |file| {
+    let how = Put {
+        mode: 0o644,
+        owner: None,
+        replace: wanted.force,
+    };
+    let written = sys.put(path, how, |file| {
         let done = stream(found, packing, file, notice);
         let is_done = done.is_ok();
         streamed = Some(done);
@@ -54,10 +61,19 @@ pub fn image(
     });
     match (streamed, written) {
         (Some(Err(error)), _) => Err(error),
-        (_, Err(error)) => Err(anyhow!(error).context(format!("writing {path}"))),
+        (_, Err(error)) => Err(unwritten(error, path)),
         (Some(Ok(written)), Ok(())) => Ok(written),
         (None, Ok(())) => bail!("{path} was not written"),
     }
+}
+
+/// Why a file could not be put at its place.
+pub fn unwritten(error: io::Error, path: &str) -> anyhow::Error {
+    let error = match error.kind() {
+        io::ErrorKind::AlreadyExists => anyhow!("it is there by now; remove it, or say --force"),
+        _ => anyhow!(error),
+    };
+    error.context(format!("writing {path}"))
 }
 
 /// An image as it is takes what it has; how well one packs is known at the end.
@@ -67,11 +83,11 @@ fn room(sys: &Sys, found: &Found, packing: Packing, path: &str) -> Result<()> {
         return Ok(());
     };
     let space = sys.statvfs(&format!("{folder}/"))?;
-    if need > space.free {
+    if need > space.available {
         bail!(
             "{path} takes {} MiB, and there are {} MiB free; use --format gz, or another folder",
             need.div_ceil(1 << 20),
-            space.free >> 20
+            space.available >> 20
         );
     }
     Ok(())
@@ -81,7 +97,7 @@ fn stream(
     found: &Found,
     packing: Packing,
     to: &mut dyn Write,
-    notice: &mut dyn Notice,
+    notice: &dyn Notice,
 ) -> Result<Written> {
     let image = found.os().0;
     let mut source = image.whole.clone();
@@ -104,11 +120,14 @@ fn stream(
         packer
             .write_all(&buffer[..filled])
             .context("writing the image")?;
-        notice.at("extracting", hash.bytes(), total)?;
+        match (total, source.way()) {
+            (None, Some((read, all))) => notice.at("extracting", read, Some(all))?,
+            _ => notice.at("extracting", hash.bytes(), total)?,
+        }
     }
     let tee = packer.finish().context("writing the image")?;
     tee.to.flush().context("writing the image")?;
-    prove(found, image, hash.bytes())?;
+    prove(found, image, hash.bytes(), notice)?;
     Ok(Written {
         image_bytes: hash.bytes(),
         image_sha256: hash.hex(),
@@ -118,13 +137,10 @@ fn stream(
 }
 
 /// What could be told only when all was read: the file is whole, and so is the image.
-fn prove(found: &Found, image: &Image, bytes: u64) -> Result<()> {
-    image.whole.prove().map_err(|error| reason(found, error))?;
-    found
-        .outer
-        .image
-        .prove()
-        .map_err(|error| reason(found, error))?;
+fn prove(found: &Found, image: &Image, bytes: u64, notice: &dyn Notice) -> Result<()> {
+    let inner = image.whole.prove(notice);
+    inner.map_err(|error| reason(found, error))?;
+    prove_file(found, notice)?;
     if !bytes.is_multiple_of(SECTOR) {
         bail!(
             "the OS image has {bytes} bytes, which is no whole number of sectors (truncated file)"
@@ -145,6 +161,12 @@ fn prove(found: &Found, image: &Image, bytes: u64) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Reads the rest of the image file, which is whole then.
+pub fn prove_file(found: &Found, notice: &dyn Notice) -> Result<()> {
+    let outer = found.outer.image.prove(notice);
+    outer.map(drop).map_err(|error| reason(found, error))
 }
 
 /// Why reading failed, as the innermost reader told it.

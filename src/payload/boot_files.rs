@@ -3,12 +3,16 @@
 //! Called by [`super::scan`] with a copy of it, and by [`crate::extract`] with its place in an image.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use fatfs::{Dir, ReadWriteSeek};
 
 use crate::fingerprint;
 use crate::os_release;
+use crate::shown::shown;
+
+/// Entries that a folder of FAT can have.
+const MOST_NAMES: usize = 65536;
 
 /// Files on the image's boot partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,13 +53,15 @@ impl BootFiles {
     }
 
     /// Reads what a boot partition says.
-    pub fn read(mut partition: impl ReadWriteSeek) -> io::Result<BootFiles> {
-        partition.rewind()?;
-        let fs = fatfs::FileSystem::new(partition, fatfs::FsOptions::new())?;
+    pub fn read(partition: impl ReadWriteSeek) -> io::Result<BootFiles> {
+        let fs = fatfs::FileSystem::new(Bounded::new(partition)?, fatfs::FsOptions::new())?;
         let root = fs.root_dir();
         let mut names = Vec::new();
         for entry in root.iter() {
             names.push(entry?.file_name());
+            if names.len() > MOST_NAMES {
+                return Err(endless());
+            }
         }
         let text = |name: &str| -> io::Result<Option<String>> {
             if !names.iter().any(|known| known == name) {
@@ -74,7 +80,7 @@ impl BootFiles {
             free: u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()),
             os_release: os_release.unwrap_or_default(),
             device_type,
-            efi_loaders: efi_loaders(&root),
+            efi_loaders: efi_loaders(&root)?,
             fingerprint: match text(fingerprint::FILE)? {
                 Some(text) => is_true(&root, &text),
                 None => false,
@@ -84,15 +90,73 @@ impl BootFiles {
     }
 }
 
+/// A FAT that can be read to its end, but not for ever: fatfs follows a chain of clusters that leads back
+/// into itself, and a fingerprint may name one large file in all of its lines.
+pub struct Bounded<R> {
+    fat: R,
+    left: u64,
+}
+
+impl<R: Read + Seek> Bounded<R> {
+    /// Reads `fat` from its start on, and altogether what is enough for each byte in it once, and for
+    /// thousands of names to be looked up.
+    pub fn new(mut fat: R) -> io::Result<Bounded<R>> {
+        /// Looking up all files of a Raspberry Pi takes a third of it.
+        const LOOKING_UP: u64 = 32 << 20;
+        let bytes = fat.seek(SeekFrom::End(0))?;
+        fat.rewind()?;
+        Ok(Bounded {
+            fat,
+            left: bytes.saturating_add(LOOKING_UP),
+        })
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.fat.read(buf)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(endless)?;
+        Ok(read)
+    }
+}
+
+impl<R: Write> Write for Bounded<R> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.fat.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.fat.flush()
+    }
+}
+
+impl<R: Seek> Seek for Bounded<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.fat.seek(to)
+    }
+}
+
+/// A FAT that goes on where none can.
+fn endless() -> io::Error {
+    let what = "a chain of its clusters has no end";
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 /// Names in EFI/BOOT.
-fn efi_loaders(root: &Dir<impl ReadWriteSeek>) -> Vec<String> {
-    let Ok(folder) = root.open_dir("EFI/BOOT") else {
-        return Vec::new();
+fn efi_loaders(root: &Dir<impl ReadWriteSeek>) -> io::Result<Vec<String>> {
+    let folder = match root.open_dir("EFI/BOOT") {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
+        Err(_) => return Ok(Vec::new()),
     };
-    let files = folder.iter().flatten().filter(|entry| entry.is_file());
-    files
+    let entries: Vec<_> = folder.iter().flatten().take(MOST_NAMES + 1).collect();
+    if entries.len() > MOST_NAMES {
+        return Err(endless());
+    }
+    let files = entries.iter().filter(|entry| entry.is_file());
+    Ok(files
         .map(|entry| entry.file_name().to_uppercase())
-        .collect()
+        .collect())
 }
 
 /// Whether the files below `root` are those that a fingerprint names. The image may have been
@@ -109,7 +173,7 @@ fn is_true(root: &Dir<impl ReadWriteSeek>, text: &str) -> bool {
 /// What a device-type.json says, as far as it has the expected form.
 fn device_type(text: &str) -> Option<DeviceType> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let text = |value: &serde_json::Value| value.as_str().map(shown);
     Some(DeviceType {
         slug: value.get("slug").and_then(text),
         aliases: match value.get("aliases").and_then(|list| list.as_array()) {

@@ -64,6 +64,13 @@ struct Live {
     phase: Phase,
 }
 
+impl Live {
+    /// Bytes of the file before the next one to be used.
+    fn consumed(&self) -> u64 {
+        self.offset - (self.input.len() - self.used) as u64
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Before a gzip header, or at the end of the file.
@@ -81,10 +88,24 @@ struct Point {
     phase: Phase,
 }
 
+/// Told how far the frontier is after each page; an error stops the reading.
+pub type Seen<'a> = &'a mut dyn FnMut(Way) -> io::Result<()>;
+
+/// How far the frontier is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Uncompressed bytes.
+    pub bytes: u64,
+    /// Bytes of the file up to where they end.
+    pub packed: u64,
+}
+
 /// What was seen up to the frontier.
 #[derive(Default)]
 struct Proof {
     pages: u64,
+    /// Bytes of the file.
+    packed: u64,
     crc: Crc,
     total: u64,
     over: bool,
@@ -122,26 +143,42 @@ impl<R: ReadAt> Indexed<R> {
         }
     }
 
+    /// The file that the stream is in.
+    pub fn file(&self) -> &R {
+        &self.file
+    }
+
+    /// How far it was read; it never goes back.
+    pub fn way(&self) -> Way {
+        Way {
+            bytes: self.proof.total,
+            packed: self.proof.packed,
+        }
+    }
+
     /// The bytes of a page: fewer than [`PAGE`] at the end, none behind it.
     ///
     /// # Errors
     ///
-    /// A file that can't be read, ends too early, or is damaged, as far as it was read for this.
-    pub fn page(&mut self, number: u64) -> io::Result<&[u8]> {
+    /// A file that can't be read, ends too early, or is damaged, as far as it was read for this; and what
+    /// `seen` gives.
+    pub fn page(&mut self, number: u64, seen: Seen) -> io::Result<&[u8]> {
         self.go_to(number);
         while self.live.page < number {
             if self.step()? == 0 {
                 return Ok(&[]);
             }
+            seen(self.way())?;
         }
         let filled = self.step()?;
         Ok(&self.live.ring[..filled])
     }
 
     /// Reads what was not read yet: afterwards CRC and size are proven, and that nothing is behind.
-    pub fn prove(&mut self) -> io::Result<()> {
+    pub fn prove(&mut self, seen: Seen) -> io::Result<()> {
         while !self.proof.over {
-            self.page(self.proof.pages)?;
+            self.page(self.proof.pages, seen)?;
+            seen(self.way())?;
         }
         Ok(())
     }
@@ -196,6 +233,7 @@ impl<R: ReadAt> Indexed<R> {
         }
         if at_frontier {
             self.proof.pages += u64::from(filled > 0);
+            self.proof.packed = self.live.consumed();
             self.proof.over = self.live.phase == Phase::Over;
         }
         self.live.page += u64::from(filled > 0);
@@ -213,7 +251,7 @@ impl<R: ReadAt> Indexed<R> {
             page,
             state: live.state.clone(),
             window: live.ring[PAGE - WINDOW..].into(),
-            offset: live.offset - (live.input.len() - live.used) as u64,
+            offset: live.consumed(),
             phase: live.phase,
         });
     }
@@ -226,7 +264,8 @@ impl<R: ReadAt> Indexed<R> {
             live.used = 0;
             let left = match self.wrapping {
                 Wrapping::Zip(entry) => {
-                    (entry.offset + entry.compressed_bytes).saturating_sub(live.offset)
+                    let end = entry.offset.saturating_add(entry.compressed_bytes);
+                    end.saturating_sub(live.offset)
                 }
                 Wrapping::Gzip => u64::MAX,
             };

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use md5::{Digest, Md5};
 
 use super::FormatError;
-pub use super::boot_files::{BootFiles, DeviceType};
+pub use super::boot_files::{BootFiles, Bounded, DeviceType};
 use super::digest::{Sha256Writer, hex};
 use super::table::{Found, HEAD_BYTES, SECTOR, Slot, TableError, TableParser};
 use crate::ext_space::ExtSpace;

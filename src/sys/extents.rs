@@ -124,6 +124,7 @@ impl Media for Kernel {
         Ok(Space {
             bytes: stat.blocks() as u64 * unit,
             free: stat.blocks_free() as u64 * unit,
+            available: stat.blocks_available() as u64 * unit,
         })
     }
 }

@@ -37,6 +37,8 @@ pub struct Space {
     pub bytes: u64,
     /// Free for root.
     pub free: u64,
+    /// Free for everybody: without what is kept for root.
+    pub available: u64,
 }
 
 /// What a file is, apart from its content.
@@ -398,7 +400,7 @@ impl Sys {
     }
 
     /// Makes the names in the folder of `path` durable.
-    fn sync_folder_of(&self, path: &str) -> io::Result<()> {
+    pub(super) fn sync_folder_of(&self, path: &str) -> io::Result<()> {
         let real = self.real(path);
         let folder = real.parent().unwrap_or(Path::new("/"));
         File::open(folder)?.sync_all()
@@ -439,7 +441,8 @@ pub fn meant_by(temporary: &str) -> Option<&str> {
     temporary.strip_prefix('.')?.strip_suffix(TEMPORARY)
 }
 
-const TEMPORARY: &str = ".balena-migrate-new";
+/// What the names of files end in that are not whole.
+pub(super) const TEMPORARY: &str = ".balena-migrate-new";
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,7 @@ pub mod postgres;
 pub mod power;
 #[cfg(feature = "fleet")]
 pub mod process;
+pub mod put;
 pub mod settle;
 pub mod speed;
 pub mod surface;

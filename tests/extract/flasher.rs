@@ -87,9 +87,12 @@ fn file_system(part: &Part) -> Vec<u8> {
         .set_len((part.mib * MIB) as u64)
         .unwrap();
     let (path, tree) = (fs_file.to_str().unwrap(), tree.to_str().unwrap());
-    match part.fs {
+    match part.fs.split(' ').next().unwrap() {
         "vfat" => {
-            run("mkfs.vfat", &["-n", part.label, path], b"");
+            let mut args = vec!["-n", part.label];
+            args.extend(part.fs.split(' ').skip(1));
+            args.push(path);
+            run("mkfs.vfat", &args, b"");
             let names: Vec<String> = fs::read_dir(tree)
                 .unwrap()
                 .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
@@ -109,9 +112,9 @@ fn file_system(part: &Part) -> Vec<u8> {
             let file = fs::OpenOptions::new().write(true).open(&fs_file).unwrap();
             file.set_len((part.mib * MIB) as u64).unwrap();
         }
-        options => {
+        _ => {
             let mut args = vec!["-q", "-F", "-L", part.label, "-d", tree];
-            args.extend(options.split(' ').skip(1));
+            args.extend(part.fs.split(' ').skip(1));
             args.push(path);
             run("mkfs.ext4", &args, b"");
         }
@@ -198,6 +201,8 @@ pub struct Flasher<'a> {
     /// Before `-boot` and `-rootA` in the labels.
     pub labels: &'a str,
     pub table: &'a str,
+    /// The boot partition: its file system with the options of mkfs.vfat, and MiB.
+    pub fat: (&'a str, usize),
     /// mkfs.ext4 and options.
     pub fs: &'a str,
     pub slug: &'a str,
@@ -215,6 +220,7 @@ impl Flasher<'_> {
         Flasher {
             labels: "flash",
             table: "dos",
+            fat: ("vfat", 8),
             fs: "ext4",
             slug: SLUG,
             boot: vec![("balena-image-flasher", Vec::new())],
@@ -224,12 +230,17 @@ impl Flasher<'_> {
 
     pub fn build(&self) -> Vec<u8> {
         let labels = ["boot", "rootA"].map(|end| format!("{}-{end}", self.labels));
+        let (fat, fat_mib) = self.fat;
+        let root_at = 4 + fat_mib;
         let script = match self.table {
             "gpt" => format!(
-                "label: gpt\nstart=4MiB, size=8MiB, name={}\nstart=12MiB, size=44MiB, name={}\n",
+                "label: gpt\nstart=4MiB, size={fat_mib}MiB, name={}\n\
+                 start={root_at}MiB, size=44MiB, name={}\n",
                 labels[0], labels[1]
             ),
-            _ => "label: dos\nstart=4MiB, size=8MiB, type=e\nstart=12MiB, size=44MiB\n".to_owned(),
+            _ => format!(
+                "label: dos\nstart=4MiB, size={fat_mib}MiB, type=e\nstart={root_at}MiB, size=44MiB\n"
+            ),
         };
         let mut boot = vec![("os-release", os_release(self.slug))];
         boot.extend(self.boot.iter().cloned());
@@ -238,20 +249,20 @@ impl Flasher<'_> {
         root.extend(self.root.iter().cloned());
         root.push(("usr/after", noise(MIB, 2)));
         disk(
-            58,
+            root_at + 46,
             &script,
             &[
                 Part {
                     label: &labels[0],
-                    fs: "vfat",
+                    fs: fat,
                     at: 4,
-                    mib: 8,
+                    mib: fat_mib,
                     files: boot,
                 },
                 Part {
                     label: &labels[1],
                     fs: self.fs,
-                    at: 12,
+                    at: root_at,
                     mib: 44,
                     files: root,
                 },

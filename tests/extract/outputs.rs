@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
 
 use balena_migrate::config::{self, Overrides};
 use balena_migrate::extract::open::Notice;
@@ -136,7 +137,6 @@ fn nothing_that_is_there_is_replaced_unless_that_is_said() {
     assert_eq!(extract(dir.path(), &["--out-dir", "out", &file]).code, 1);
     assert_eq!(fs::read(at("out").join(IMAGE)).unwrap(), b"mine");
 
-    symlink("os.gz", at("link")).unwrap();
     extracted(dir.path(), &["--force", "--img", "os.gz", &file]);
     assert_ne!(fs::read(at("os.gz")).unwrap(), b"mine");
     for (args, says) in [
@@ -144,13 +144,19 @@ fn nothing_that_is_there_is_replaced_unless_that_is_said() {
             &["--force", "--img", "/dev/null"][..],
             "/dev/null is no regular file",
         ),
-        (&["--force", "--img", &file], "is the image that is read"),
+        (
+            &["--force", "--format", "gz", "--img", &file],
+            "is the image that is read",
+        ),
         (
             &["--img", "none/os.gz"],
             "/none/; make it, or name another one",
         ),
         (&["--img", "out/"], "/out/ is no name for a file"),
-        (&["--config", "none/x.conf"], "none for the configuration"),
+        (
+            &["--config", "none/x.conf"],
+            "the configuration: there is no folder ",
+        ),
         (&["--out-dir", "os.gz"], "/os.gz is a file and no folder"),
     ] {
         let said = extract(dir.path(), &[args, &[&file]].concat());
@@ -165,9 +171,9 @@ fn nothing_that_is_there_is_replaced_unless_that_is_said() {
 struct Stop;
 
 impl Notice for Stop {
-    fn tell(&mut self, _: String) {}
+    fn tell(&self, _: String) {}
 
-    fn at(&mut self, _: &'static str, bytes: u64, _: Option<u64>) -> io::Result<()> {
+    fn at(&self, _: &'static str, bytes: u64, _: Option<u64>) -> io::Result<()> {
         match bytes < 10 << 20 {
             true => Ok(()),
             false => Err(io::Error::other("interrupted")),
@@ -186,12 +192,13 @@ fn who_is_stopped_leaves_nothing() {
         img: Some(Target::File(at("os.gz"))),
         packing: Packing::Gz,
         items: Vec::new(),
-        folder: None,
+        all: None,
         config: Some(at("x.conf")),
         home: None,
         force: false,
     };
-    let stopped = take(&Sys::new("/"), &file, &wanted, &mut Stop).map(drop);
+    let stop: Rc<dyn Notice> = Rc::new(Stop);
+    let stopped = take(&Sys::new("/"), &file, &wanted, &stop).map(drop);
     assert_eq!(stopped.unwrap_err().root_cause().to_string(), "interrupted");
     assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
 }

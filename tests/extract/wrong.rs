@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 use balena_migrate::extract::disk::{Source, Window};
 use balena_migrate::extract::{look_into, open};
@@ -187,15 +188,16 @@ fn flashers_without_an_image_that_can_be_taken() {
          b.resinos-img"
     );
     let signature = "opt/balena-image-genericx86-64-ext.balenaos-img.sig";
-    assert_eq!(
-        flasher(vec![
-            (PAYLOAD, modern_os().to_vec()),
-            (signature, Vec::new())
-        ]),
-        format!(
-            "/{signature} of flash-rootA has 0 bytes, which is no signature; download the image again"
-        )
-    );
+    for bytes in [0, (64 << 10) + 1] {
+        let with = vec![(PAYLOAD, modern_os().to_vec()), (signature, vec![1; bytes])];
+        assert_eq!(
+            flasher(with),
+            format!(
+                "/{signature} of flash-rootA has {bytes} bytes, which is no signature; download the \
+                 image again"
+            )
+        );
+    }
 }
 
 #[test]
@@ -231,12 +233,58 @@ fn images_of_something_else() {
         "it is a flasher image, but there is no OS image in /opt: no partition has an ext4 file system, \
          they are 1 flash-boot (vfat), 2 (no known file system)"
     );
+    let resin = Flasher {
+        labels: "resin",
+        boot: Vec::new(),
+        ..Flasher::modern(vec![("opt/readme", vec![1])])
+    };
+    assert_eq!(
+        said(&resin.build()),
+        "it is neither a flasher image with an OS image in /opt nor a whole OS image, the partitions \
+         are 1 resin-boot (vfat), 2 resin-rootA (ext4); download it again"
+    );
     let mut torn = os(SLUG, "dos", true);
     // The superblock of resin-data.
     torn[22 * MIB..22 * MIB + 4096].fill(0);
     let message = said(&torn);
     let start = "the OS image is not whole: it has no partition with the label resin-data; it has ";
     assert!(message.starts_with(start), "{message}");
+}
+
+/// What an image says of itself goes to terminals.
+#[test]
+fn no_name_in_an_image_commands_the_terminal() {
+    const WHITE: &str = "\u{1b}[2J\u{9b}1m";
+    let os_release = format!("SLUG={SLUG}\nPRETTY_NAME=\"OS {WHITE}\"\nVERSION_ID={WHITE}\n");
+    let boot = vec![("os-release", os_release.into_bytes())];
+    let carried = format!("{PAYLOAD}.img");
+    let stray = format!("opt/{WHITE}");
+    let with = |root| {
+        let mut image = Flasher {
+            boot: boot.clone(),
+            fs: "ext4 -O ^metadata_csum",
+            ..Flasher::modern(root)
+        }
+        .build();
+        // The label of flash-rootA.
+        let label = 12 * MIB + 1024 + 0x78;
+        image[label + 6..label + 9].copy_from_slice(b"\x1b[A");
+        image
+    };
+    let dir = tempdir().unwrap();
+    let whole = with(vec![(PAYLOAD, modern_os().to_vec())]);
+    let file = packed(dir.path(), &whole, "raw");
+    for args in [&["--list"][..], &["--list", "--json"], &["--img", "x"]] {
+        let said = extract(dir.path(), &[args, &[&file]].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        let out = String::from_utf8(said.out).unwrap();
+        let is_bad = |c: char| c.is_control() && c != '\n';
+        assert!(!out.contains(is_bad), "{out:?}");
+    }
+    let empty = with(vec![(stray.as_str(), vec![1]), (&carried, vec![])]);
+    let message = said(&empty);
+    assert!(!message.contains(char::is_control), "{message:?}");
+    assert!(message.contains("flash-\\u{1b}[A"), "{message}");
 }
 
 #[test]
@@ -276,9 +324,9 @@ fn too_little_room_is_said_before_anything_is_written() {
 struct Silent;
 
 impl open::Notice for Silent {
-    fn tell(&mut self, _: String) {}
+    fn tell(&self, _: String) {}
 
-    fn at(&mut self, _: &'static str, _: u64, _: Option<u64>) -> std::io::Result<()> {
+    fn at(&self, _: &'static str, _: u64, _: Option<u64>) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -314,8 +362,9 @@ fn damage_anywhere_in_the_file_systems_is_no_panic() {
         std::io::Write::write_all(&mut file, bytes).unwrap();
         let image = Window::all(Source::File(file), Some(bytes.len() as u64));
         let sys = Sys::new("/");
-        open::unpack(&sys, image, &mut Silent)
-            .and_then(|opened| look_into(&sys, opened, &mut Silent))
+        let silent: Rc<dyn open::Notice> = Rc::new(Silent);
+        open::unpack(&sys, image, &Silent)
+            .and_then(|opened| look_into(&sys, opened, &silent))
             .map(drop)
             .map_err(|error| format!("{error:#}"))
     };

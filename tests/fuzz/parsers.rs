@@ -3,10 +3,12 @@
 //! `target.rs` gives each to libFuzzer; `tests/fuzz_corpus.rs` replays what was found before.
 
 use std::io::{self, Cursor, Write};
+use std::rc::Rc;
 
 use balena_migrate::backup::{definition, inspect};
 use balena_migrate::boot::{cmdline, grubenv};
-use balena_migrate::config::{self, Overrides, balena};
+use balena_migrate::checksums;
+use balena_migrate::config::{self, Overrides, balena, edit, shell};
 use balena_migrate::efi::gpt;
 use balena_migrate::efi::load_option::LoadOption;
 use balena_migrate::extract::disk::{self, Window};
@@ -33,6 +35,17 @@ pub const PARSERS: &[Parser] = &[
             let _ = config::merge("/c/x.conf", text, "/c", &Overrides::default());
         }
     }),
+    ("config_edit", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            set_key("IMAGE_NAME", "image.gz", text);
+            set_key("HOME_DIR", "it's $HOME", text);
+        }
+    }),
+    ("checksums_list", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            note(text);
+        }
+    }),
     ("config_json", |bytes| {
         let _ = balena::inspect("config.json", bytes.to_vec());
     }),
@@ -53,9 +66,10 @@ pub const PARSERS: &[Parser] = &[
         file.write_all(bytes).expect("filling it");
         let image = Window::all(disk::Source::File(file), Some(bytes.len() as u64));
         let sys = Sys::new("/dev/null");
-        let found = open::unpack(&sys, image, &mut Silent)
-            .and_then(|opened| extract::look_into(&sys, opened, &mut Silent));
-        let _ = found.map(|found| list::list("x", &found));
+        let silent: Rc<dyn open::Notice> = Rc::new(Silent);
+        let found = open::unpack(&sys, image, &Silent)
+            .and_then(|opened| extract::look_into(&sys, opened, &silent));
+        let _ = found.map(|found| list::list("x", &found, &Silent));
     }),
     ("handover", |bytes| {
         let _ = Handover::parse(bytes);
@@ -155,13 +169,43 @@ pub const PARSERS: &[Parser] = &[
     }),
 ];
 
+/// Sets a key in a text; all others keep their values.
+fn set_key(name: &str, value: &str, text: &str) {
+    let Ok(edited) = edit::set(text, name, value) else {
+        return;
+    };
+    let read = |text: &str| shell::parse(text).expect("it can be read");
+    let others = |text: &str| -> Vec<(String, String)> {
+        let read = read(text).into_iter();
+        let others = read.filter(|known| known.name != name);
+        others.map(|known| (known.name, known.value)).collect()
+    };
+    assert_eq!(others(&edited), others(text), "{text:?}");
+    let last = read(&edited).into_iter().rfind(|known| known.name == name);
+    assert_eq!(last.map(|last| last.value).as_deref(), Some(value));
+    let again = edit::set(&edited, name, value);
+    assert_eq!(again.as_deref(), Ok(edited.as_str()), "{text:?}");
+}
+
+/// Puts files into a list of checksums, twice.
+fn note(text: &str) {
+    let files = [("image.gz", 'a'), ("my\nfile", 'b')];
+    let files = files.map(|(name, digit)| (name.to_owned(), digit.to_string().repeat(64)));
+    let noted = checksums::noted(text, &files, (512, &files[0].1));
+    let is_ours = |line: &&str| line.ends_with("  image.gz");
+    let lines: Vec<&str> = noted.lines().filter(is_ours).collect();
+    assert_eq!(lines.len(), 1, "{text:?}");
+    let again = checksums::noted(&noted, &files, (512, &files[0].1));
+    assert_eq!(again, noted, "{text:?}");
+}
+
 /// Nobody who wants to know how far it is.
 struct Silent;
 
 impl open::Notice for Silent {
-    fn tell(&mut self, _: String) {}
+    fn tell(&self, _: String) {}
 
-    fn at(&mut self, _: &'static str, _: u64, _: Option<u64>) -> io::Result<()> {
+    fn at(&self, _: &'static str, _: u64, _: Option<u64>) -> io::Result<()> {
         Ok(())
     }
 }

@@ -159,9 +159,11 @@ impl Media for Disk {
     fn space(&self, _: &Path) -> io::Result<Space> {
         let mut files = self.files.lock().unwrap();
         let gaps = self.free(&mut files);
+        let free = gaps.iter().map(|gap| gap.end - gap.start).sum();
         Ok(Space {
             bytes: self.part_bytes(),
-            free: gaps.iter().map(|gap| gap.end - gap.start).sum(),
+            free,
+            available: free,
         })
     }
 }

@@ -3,9 +3,11 @@
 
 mod summary;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
@@ -17,7 +19,8 @@ use crate::extract::list::list;
 use crate::extract::open::Notice;
 use crate::extract::pack::Packing;
 use crate::extract::take::take;
-use crate::extract::wanted::{Item, Target, Wanted};
+use crate::extract::wanted::{All, Item, Target, Wanted};
+use crate::shown::shown;
 use crate::sys::files::Gate;
 use crate::sys::{Sys, interrupt};
 
@@ -32,8 +35,9 @@ pub struct Arguments {
     #[arg(value_name = "IMAGE")]
     image: String,
 
-    /// Write the OS image to this file, - for standard output; of an image
-    /// that is no flasher, that itself
+    /// Write the OS image to this file; of an image that is no flasher, that
+    /// itself. - is standard output: what goes there is proven by exit code 0
+    /// alone
     #[arg(long, value_name = "FILE")]
     img: Option<String>,
 
@@ -58,17 +62,19 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     balena_cfg: Option<String>,
 
-    /// Write all there is to this folder
+    /// Write all there is to this folder; a config.json that is there stays
     #[arg(long, value_name = "FOLDER")]
     out_dir: Option<String>,
 
     /// Make or update this balena-migrate.conf: its keys are set in place,
-    /// comments stay
+    /// comments stay. Alone it takes all there is, to its HOME_DIR where that is
+    /// a folder here, else beside it
     #[arg(short, long, value_name = "FILE")]
     config: Option<String>,
 
-    /// HOME_DIR for it
-    #[arg(long, value_name = "FOLDER")]
+    /// HOME_DIR for it: where its folder will be on the device. Here the files
+    /// go beside it
+    #[arg(long, value_name = "FOLDER", requires = "config")]
     home: Option<String>,
 
     /// Say what is in the image, and write nothing
@@ -96,7 +102,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let arguments = Arguments::parse_from(arguments);
     super::start_log(Some("warn"));
     let exit = run(&arguments).unwrap_or_else(|Failure(exit, error)| {
-        eprintln!("extract: {error:#}");
+        match exit {
+            // It has the usage behind it, and nothing of an image.
+            Exit::Usage => eprintln!("extract: {error:#}"),
+            _ => eprintln!("extract: {}", shown(format!("{error:#}"))),
+        }
         exit
     });
     ExitCode::from(exit as u8)
@@ -106,12 +116,13 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let sys = Sys::new("/");
     // What is half written goes away again.
     interrupt::catch().context("catching signals")?;
-    let mut screen = Screen::new();
+    let screen = Rc::new(Screen::new());
+    let notice: Rc<dyn Notice> = screen.clone();
     let image = absolute(&arguments.image)?;
     if arguments.list {
-        let found = extract::find(&sys, &image, &mut screen)?;
-        let listing = list(&arguments.image, &found).context(arguments.image.clone())?;
-        drop(screen);
+        let found = extract::find(&sys, &image, &notice)?;
+        let listing = list(&arguments.image, &found, &*notice).context(image)?;
+        screen.clear();
         match arguments.json {
             true => {
                 let json = serde_json::to_string_pretty(&listing).context("writing the list")?;
@@ -122,8 +133,8 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let wanted = wanted(arguments).map_err(|error| Failure(Exit::Usage, error))?;
-    let taken = take(&sys, &image, &wanted, &mut screen)?;
-    drop(screen);
+    let taken = take(&sys, &image, &wanted, &notice)?;
+    screen.clear();
     let text = summary::text(&arguments.image, &wanted, &taken);
     match to_stdout(&wanted) {
         true => eprint!("{text}"),
@@ -148,20 +159,12 @@ fn wanted(arguments: &Arguments) -> anyhow::Result<Wanted> {
     }
     let img = arguments.img.as_deref().map(target).transpose()?;
     let config = arguments.config.as_deref().map(absolute).transpose()?;
-    let home = match &arguments.home {
-        Some(text) => Some((text.clone(), absolute(text)?)),
-        None => None,
-    };
-    let folder = match &arguments.out_dir {
-        Some(folder) => Some(absolute(folder)?),
+    let all = match &arguments.out_dir {
+        Some(folder) => Some(All::To(absolute(folder)?.trim_end_matches('/').to_owned())),
         None if img.is_some() || !items.is_empty() => None,
-        None => {
-            let beside = |path: &String| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-            let home = home.as_ref().map(|(_, path)| path.clone());
-            home.or_else(|| config.as_ref().and_then(beside))
-        }
+        None => config.as_ref().map(|_| All::Home),
     };
-    if img.is_none() && items.is_empty() && folder.is_none() {
+    if img.is_none() && items.is_empty() && all.is_none() {
         let usage = Arguments::command().render_usage();
         return Err(anyhow!(
             "say what to take out: --img FILE for the OS image, --out-dir FOLDER for all there is, \
@@ -169,12 +172,12 @@ fn wanted(arguments: &Arguments) -> anyhow::Result<Wanted> {
         ));
     }
     let wanted = Wanted {
-        packing: packing(arguments),
+        packing: packing(arguments)?,
         img,
         items,
-        folder: folder.map(|folder| folder.trim_end_matches('/').to_owned()),
+        all,
         config,
-        home,
+        home: arguments.home.clone(),
         force: arguments.force,
     };
     let dashes = targets(&wanted).filter(|to| **to == Target::Stdout).count();
@@ -195,12 +198,25 @@ fn wanted(arguments: &Arguments) -> anyhow::Result<Wanted> {
 }
 
 /// As it was said, or else by the end of the name.
-fn packing(arguments: &Arguments) -> Packing {
-    let end = |name: &str| name.rsplit_once('.').map(|(_, end)| end.to_owned());
-    let by_name = arguments.img.as_deref().and_then(end);
-    let name = arguments.format.clone().or(by_name);
-    name.and_then(|name| Packing::find(&name))
-        .unwrap_or(Packing::Gz)
+fn packing(arguments: &Arguments) -> anyhow::Result<Packing> {
+    /// Ends of names that promise what is not written.
+    const OTHERS: [&str; 16] = [
+        "7z", "br", "bz2", "gzip", "lz", "lz4", "lzma", "lzo", "rar", "tar", "tbz2", "tgz", "txz",
+        "xz", "zip", "zstd",
+    ];
+    if let Some(format) = &arguments.format {
+        return Ok(Packing::find(format).unwrap_or(Packing::Gz));
+    }
+    let name = arguments.img.as_deref().unwrap_or_default();
+    let end = name.rsplit_once('.').map_or("", |(_, end)| end);
+    let end = end.to_ascii_lowercase();
+    if OTHERS.contains(&end.as_str()) {
+        return Err(anyhow!(
+            "{name} looks like {end}, but the OS image is written as gz, zst or raw; give it a name that \
+             ends so, or say --format"
+        ));
+    }
+    Ok(Packing::find(&end).unwrap_or(Packing::Gz))
 }
 
 fn targets(wanted: &Wanted) -> impl Iterator<Item = &Target> {
@@ -235,27 +251,32 @@ fn absolute(path: &str) -> anyhow::Result<String> {
 /// Progress and remarks on standard error; stops at a signal.
 struct Screen {
     gate: Gate,
-    progress: Option<(&'static str, Progress)>,
+    progress: RefCell<Option<(&'static str, Progress)>>,
 }
 
 impl Screen {
     fn new() -> Screen {
         Screen {
             gate: interrupt::gate(),
-            progress: None,
+            progress: RefCell::new(None),
         }
+    }
+
+    /// Takes the line with the progress away.
+    fn clear(&self) {
+        self.progress.replace(None);
     }
 }
 
 impl Notice for Screen {
-    fn tell(&mut self, line: String) {
-        self.progress = None;
+    fn tell(&self, line: String) {
+        self.clear();
         eprintln!("{line}");
     }
 
-    fn at(&mut self, what: &'static str, bytes: u64, total: Option<u64>) -> io::Result<()> {
+    fn at(&self, what: &'static str, bytes: u64, total: Option<u64>) -> io::Result<()> {
         (self.gate)(what)?;
-        match &mut self.progress {
+        match &mut *self.progress.borrow_mut() {
             Some((known, progress)) if *known == what => progress.at(bytes, total),
             other => *other = Some((what, Progress::new(what))),
         }

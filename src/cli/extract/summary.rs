@@ -4,6 +4,7 @@ use crate::extract::list::size;
 use crate::extract::take::Taken;
 use crate::extract::wanted::{Target, Wanted};
 use crate::extract::write::Written;
+use crate::shown::shown;
 
 /// The lines; `image` is the file as the user named it.
 pub fn text(image: &str, wanted: &Wanted, taken: &Taken) -> String {
@@ -27,6 +28,7 @@ pub fn text(image: &str, wanted: &Wanted, taken: &Taken) -> String {
         rows.push(("set in", config.clone()));
         rows.extend(settings(taken));
     }
+    rows.extend(taken.remarks.iter().map(|remark| ("", remark.clone())));
     let lines = rows
         .into_iter()
         .map(|(name, value)| format!("{name:<11} {value}\n"));
@@ -46,7 +48,7 @@ fn system(taken: &Taken) -> String {
 
 fn os_image(image: &str, taken: &Taken, written: &Written) -> [(&'static str, String); 3] {
     let what = match &taken.found.carried {
-        Some(inner) => format!("{} of {}", inner.carried.path, inner.carried.place),
+        Some(inner) => format!("{} of {}", shown(&inner.carried.path), inner.carried.place),
         None => format!("{image} is no flasher image but the OS image itself: packed anew"),
     };
     let sizes = format!(
