@@ -62,12 +62,9 @@ pub fn distribution(subject: &Subject) -> Vec<Finding> {
 /// The disk to overwrite must be one disk, and stage 2 must know it when it sees it.
 pub fn disk(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
-    let Some(root) = host.mount_of("/") else {
-        return vec![Finding::error(
-            "disk",
-            "the file system that holds / is not on a block device",
-            "run it on a machine whose system is on a disk",
-        )];
+    let root = host.mount_of("/");
+    let Some(root) = root.filter(|root| !root.device_name.is_empty()) else {
+        return vec![no_device(root)];
     };
     let Some(disk) = subject.target() else {
         return no_disk(subject, root).into_iter().collect();
@@ -93,6 +90,19 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
     findings.extend(reach(host, disk));
     findings.extend(haven(host, disk));
     findings
+}
+
+/// Nobody knows what disks such a / is on.
+fn no_device(root: Option<&Mount>) -> Finding {
+    let what = match root.map(|root| root.fs_type.as_str()) {
+        Some("zfs") => {
+            "/ is on ZFS, which does not tell the kernel what disks its pool is on".to_owned()
+        }
+        Some(fs_type) => format!("/ is {fs_type}, which is not on a block device"),
+        None => "the file system that holds / is not known".to_owned(),
+    };
+    let remedy = "run it on a machine whose system is on a disk with ext4, xfs or btrfs";
+    Finding::error("disk", what, remedy)
 }
 
 /// A 32-bit kernel counts the pages of a disk in 32 bits: behind that, stage 2 could not wipe what an
@@ -231,9 +241,8 @@ fn haven(host: &Host, disk: &Disk) -> Option<Finding> {
         Finding::error(
             "root-fs",
             format!(
-                "/ is {} on {}, and stage 2 can mount neither that nor a /boot or EFI system \
-                 partition beside it",
-                root.fs_type, root.device_name
+                "/ is {}, and stage 2 can mount neither that nor a /boot or EFI system partition beside it",
+                root.in_words()
             ),
             "give the machine a /boot partition of its own with ext4, mounted and writable",
         )

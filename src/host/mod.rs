@@ -69,7 +69,7 @@ pub struct Host {
     pub memory: Memory,
     /// Every disk with a medium, sorted by name.
     pub disks: Vec<Disk>,
-    /// Every mounted file system that is backed by a block device.
+    /// Every mounted file system that files are in. Older snapshots have only those on block devices.
     pub mounts: Vec<Mount>,
     /// Device-mapper devices, sorted by name. Older snapshots have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -278,6 +278,21 @@ pub struct Mount {
     /// Older snapshots do not say so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everybody_reads: bool,
+}
+
+impl Mount {
+    /// What it is on, in words.
+    pub fn in_words(&self) -> String {
+        match self.device_name.as_str() {
+            "" => self.fs_type.clone(),
+            name => format!("{} on {name}", self.fs_type),
+        }
+    }
+
+    /// What is in it is gone after a restart.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.fs_type.as_str(), "tmpfs" | "ramfs")
+    }
 }
 
 /// A device-mapper device, such as a logical volume.
