@@ -11,6 +11,7 @@ mod disks;
 mod firmware;
 mod grub;
 mod grub_cfg;
+mod grub_default;
 mod grub_script;
 pub mod grub_tools;
 mod initramfs_tools;
