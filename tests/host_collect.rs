@@ -803,8 +803,38 @@ fn a_multipath_nvme_namespace_is_reached_through_its_controllers() {
             &format!("{subsystem}/nvme0"),
             &format!("{controller}/nvme/nvme0"),
         )
+        .file(&format!("{controller}/nvme/nvme0/transport"), "pcie\n")
         .driven(controller, "nvme");
-    assert_eq!(machine.collect().disks[0].modules, ["nvme"]);
+    let found = machine.collect().disks.remove(0);
+    assert_eq!(
+        (found.modules.as_slice(), found.network),
+        (&["nvme".to_owned()][..], None)
+    );
+    machine.file(&format!("{controller}/nvme/nvme0/transport"), "tcp\n");
+    let found = machine.collect().disks.remove(0);
+    assert_eq!(found.network.as_deref(), Some("nvme-tcp"));
+}
+
+#[test]
+fn what_an_initiator_reaches_is_no_disk_of_this_machine() {
+    for (way, network) in [
+        ("platform/host3/session1/target3:0:0/3:0:0:0", Some("iscsi")),
+        (
+            "pci0000:00/net/eth0/ctlr_0/host7/rport-7:0-0/7:0:0:0",
+            Some("fcoe"),
+        ),
+        ("pci0000:00/ata1/host0/target0:0:0/0:0:0:0", None),
+        ("pci0000:00/session-logger/host0/0:0:0:0", None),
+    ] {
+        let machine = Machine::new("", "quiet\n");
+        let device = format!("sys/devices/{way}");
+        let disk = format!("{device}/block/sda");
+        machine
+            .block(&disk, "8:0", 64, None)
+            .link(&format!("{disk}/device"), &device);
+        let found = machine.collect().disks.remove(0);
+        assert_eq!(found.network.as_deref(), network, "{way}");
+    }
 }
 
 /// What a driver waits for is beside the way to the disk: the USB controller of a Raspberry Pi 4 gets its

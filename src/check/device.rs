@@ -87,6 +87,10 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
             "stage 2 names the disk by its MBR signature or GPT GUID, among others",
         ));
     }
+    findings.extend(network(disk));
+    if !host.stays_beside(disk) {
+        findings.extend(multipath(host, root));
+    }
     findings.extend(reach(host, disk));
     findings.extend(haven(host, disk));
     findings
@@ -103,6 +107,35 @@ fn no_device(root: Option<&Mount>) -> Finding {
     };
     let remedy = "run it on a machine whose system is on a disk with ext4, xfs or btrfs";
     Finding::error("disk", what, remedy)
+}
+
+/// A disk that only an initiator reaches: neither stage 2 nor balenaOS has one, whatever builds the initramfs.
+fn network(disk: &Disk) -> Option<Finding> {
+    let network = disk.network.as_ref()?;
+    Some(over_network(&disk.name, network))
+}
+
+fn over_network(name: &str, how: &str) -> Finding {
+    Finding::error(
+        "disk-network",
+        format!(
+            "{name} is reached over a network ({how}), which stage 2 does not do, and balenaOS could not start \
+             from it"
+        ),
+        "give the machine a disk of its own, and name that in FLASH_TO",
+    )
+}
+
+/// Several ways to one disk are as many disks to stage 2 and to balenaOS, which put together none.
+fn multipath(host: &Host, root: &Mount) -> Option<Finding> {
+    host.is_multipath(&root.device_name).then(|| {
+        Finding::error(
+            "disk-multipath",
+            "/ is on a disk that is reached in several ways (multipath): to stage 2 and to balenaOS each of them \
+             is a disk of its own",
+            "leave one way to it, and start the machine without multipath",
+        )
+    })
 }
 
 /// A 32-bit kernel counts the pages of a disk in 32 bits: behind that, stage 2 could not wipe what an
@@ -142,6 +175,14 @@ pub fn encrypted(subject: &Subject) -> Vec<Finding> {
 fn no_disk(subject: &Subject, root: &Mount) -> Option<Finding> {
     if subject.material.flash_to.is_some() {
         return None;
+    }
+    if let Some(finding) = multipath(subject.host, root) {
+        return Some(finding);
+    }
+    // What these are made of is on other machines.
+    let mut remote = ["drbd", "nbd", "rbd"].iter();
+    if let Some(how) = remote.find(|name| root.device_name.starts_with(**name)) {
+        return Some(over_network(&root.device_name, how));
     }
     Some(match root.disks.as_slice() {
         [] | [_] => Finding::error(

@@ -216,6 +216,10 @@ pub struct Disk {
     /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
     /// own first. Drivers that are built into the kernel have none.
     pub modules: Vec<String>,
+    /// What brings it here over a network, such as `iscsi`; none for a disk of this machine. Older snapshots
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Kernel names of the mappings and arrays that are built on it or its partitions. Older snapshots
     /// have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -547,11 +551,22 @@ impl Host {
 
     /// Whether the block device of that kernel name is encrypted, or a mapping below it.
     pub fn is_encrypted(&self, name: &str) -> bool {
+        self.is_through(name, MappingTarget::encrypts)
+    }
+
+    /// Whether the block device of that kernel name is one disk that is reached in several ways, or is in a
+    /// mapping of one.
+    pub fn is_multipath(&self, name: &str) -> bool {
+        self.is_through(name, |target| target.kind == "multipath")
+    }
+
+    /// Whether a mapping has such a part, or one below it has.
+    fn is_through(&self, name: &str, is_it: fn(&MappingTarget) -> bool) -> bool {
         let mapping = self.mappings.iter().find(|mapping| mapping.name == name);
         mapping.is_some_and(|mapping| {
             mapping.targets.iter().any(|target| {
                 let below = target.below.as_ref();
-                target.encrypts() || below.is_some_and(|below| self.is_encrypted(&below.name))
+                is_it(target) || below.is_some_and(|below| self.is_through(&below.name, is_it))
             })
         })
     }

@@ -1291,6 +1291,32 @@ const WRONG: &[Row] = &[
         |c| c.host.mounts[0].disks.push("vdb".into()),
         &["disk"],
     ),
+    (
+        "a disk on a server",
+        |c| c.host.disks[0].network = Some("iscsi".into()),
+        &["disk-network"],
+    ),
+    (
+        "/ on a block device of a server",
+        |c| {
+            c.host.mounts[0].device_name = "nbd0p1".into();
+            c.host.mounts[0].disks.clear();
+        },
+        &["disk-network", "grub-write"],
+    ),
+    (
+        "several ways to the disk of /",
+        |c| {
+            c.with_multipath();
+            c.host.mounts[0].disks.push("vdb".into());
+        },
+        &["disk-multipath", "grub-write"],
+    ),
+    (
+        "one way that is left of several",
+        Case::with_multipath,
+        &["disk-multipath", "root-fs", "payload-place", "grub-write"],
+    ),
     ("no table", |c| c.host.disks[0].table = None, &["disk"]),
     (
         "read-only disk",
@@ -1870,6 +1896,27 @@ impl Case {
         mount.device_name = "dm-0".into();
         (mount.bytes, mount.free) = (700 << 20, 600 << 20);
         self.host.mounts.push(mount);
+    }
+
+    /// / in a partition of a disk that is reached through a mapping.
+    fn with_multipath(&mut self) {
+        let mapping = |name: &str, kind: &str, below: Option<&str>| Mapping {
+            name: name.into(),
+            targets: vec![MappingTarget {
+                start: 0,
+                bytes: 1 << 30,
+                kind: kind.into(),
+                below: below.map(|name| Below {
+                    name: name.into(),
+                    start: 1 << 20,
+                }),
+            }],
+        };
+        self.host.mappings = vec![
+            mapping("dm-0", "multipath", None),
+            mapping("dm-1", "linear", Some("dm-0")),
+        ];
+        self.host.mounts[0].device_name = "dm-1".into();
     }
 
     /// A file system that is on no block device.
