@@ -1278,7 +1278,7 @@ const WRONG: &[Row] = &[
     ),
     (
         "other version",
-        |c| c.host.os.version_id = "11".into(),
+        |c| c.host.os.version_id = "10".into(),
         &["os-untested"],
     ),
     (
@@ -1696,7 +1696,7 @@ const WRONG: &[Row] = &[
     (
         "an untested system, and nobody wants to know",
         |c| {
-            c.host.os.version_id = "11".into();
+            c.host.os.version_id = "10".into();
             c.set("NO_OS_CHECK=TRUE\n");
         },
         &[],
