@@ -62,6 +62,7 @@ const CHECKS: &[Check] = &[
     files::checksums,
     files::config_json,
     files::root_room,
+    files::lasting,
     files::backup_script,
     files::backup,
     files::network,

@@ -120,7 +120,7 @@ struct Tested {
 /// a warning, no more.
 const TESTED: &[Tested] = &[Tested {
     id: "debian",
-    from: "12",
+    from: "11",
     to: "13",
 }];
 
@@ -211,7 +211,7 @@ pub fn is_tested(os: &Os) -> bool {
     })
 }
 
-/// The tested systems in words, such as `debian 12 to 13`.
+/// The tested systems in words, such as `debian 11 to 13`.
 pub fn tested_systems() -> String {
     let systems: Vec<String> = TESTED
         .iter()
@@ -277,13 +277,13 @@ mod tests {
 
     #[test]
     fn only_tested_versions_are_tested() {
-        assert!(is_tested(&os("debian", "12")));
+        assert!(is_tested(&os("debian", "11")));
         assert!(is_tested(&os("debian", "13")));
-        assert!(!is_tested(&os("debian", "11")));
+        assert!(!is_tested(&os("debian", "10")));
         assert!(!is_tested(&os("debian", "14")));
         assert!(!is_tested(&os("debian", "")));
         assert!(!is_tested(&os("ubuntu", "12")));
-        assert_eq!(tested_systems(), "debian 12 to 13");
+        assert_eq!(tested_systems(), "debian 11 to 13");
     }
 
     #[test]

@@ -193,7 +193,12 @@ fn debian_with_grub_on_a_virtio_disk() {
     let partition = &disk.partitions[0];
     assert_eq!((partition.number, partition.start), (1, 1 << 20));
     assert_eq!(partition.fs.as_ref().unwrap().uuid, uuid(0xab));
-    assert_eq!(host.mounts.len(), 1);
+    let points: Vec<&str> = host
+        .mounts
+        .iter()
+        .map(|mount| mount.point.as_str())
+        .collect();
+    assert_eq!(points, ["/", "/run"]);
     assert_eq!(host.mounts[0].uuid, Some(uuid(0xab)));
     assert_eq!(host.mounts[0].device, "254:1");
     assert!(host.mounts[0].bytes > 0);
@@ -215,6 +220,43 @@ fn debian_with_grub_on_a_virtio_disk() {
     assert_eq!(tools.made_bytes, Some(6));
     assert_eq!(host.network.len(), 1);
     assert!(host.state.journal);
+}
+
+/// What is in memory, on a server or in a pool is no part of the file system below it.
+#[test]
+fn file_systems_without_a_block_device() {
+    let machine = Machine::new(
+        "27 1 254:1 / / rw - ext4 /dev/vda1 rw\n\
+         28 27 0:20 / /sys rw - sysfs sysfs rw\n\
+         29 27 0:21 / /tmp rw - tmpfs tmpfs rw\n\
+         30 27 0:40 / /boot rw - zfs bpool/BOOT/ubuntu ro\n\
+         31 27 0:50 /export /srv rw - nfs4 server:/ rw\n\
+         32 27 0:51 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n",
+        "quiet\n",
+    );
+    let disk = &format!("{VIRTIO}/block/vda");
+    machine
+        .block(disk, "254:0", 4096, None)
+        .link(&format!("{disk}/device"), VIRTIO)
+        .block(&format!("{disk}/vda1"), "254:1", 2048, Some((1, 2048)))
+        .dir("tmp")
+        .dir("srv");
+    let host = machine.collect();
+    let points: Vec<&str> = host
+        .mounts
+        .iter()
+        .map(|mount| mount.point.as_str())
+        .collect();
+    assert_eq!(points, ["/", "/tmp", "/boot", "/srv"]);
+    let tmp = host.mount_of("/tmp/migratecfg").unwrap();
+    assert_eq!((tmp.fs_type.as_str(), tmp.disks.len()), ("tmpfs", 0));
+    assert!(tmp.bytes > 0);
+    let boot = host.mount_of("/boot/grub").unwrap();
+    assert!(boot.read_only && boot.in_words() == "zfs");
+    // A server that is gone would never answer.
+    let server = host.mount_of("/srv/x").unwrap();
+    assert_eq!(server.bytes, 0);
+    assert_eq!(host.root_disk().unwrap().name, "vda");
 }
 
 /// Two disks: one starts what is in its active partition, the other is the BIOS's first and has no code.
@@ -765,8 +807,38 @@ fn a_multipath_nvme_namespace_is_reached_through_its_controllers() {
             &format!("{subsystem}/nvme0"),
             &format!("{controller}/nvme/nvme0"),
         )
+        .file(&format!("{controller}/nvme/nvme0/transport"), "pcie\n")
         .driven(controller, "nvme");
-    assert_eq!(machine.collect().disks[0].modules, ["nvme"]);
+    let found = machine.collect().disks.remove(0);
+    assert_eq!(
+        (found.modules.as_slice(), found.network),
+        (&["nvme".to_owned()][..], None)
+    );
+    machine.file(&format!("{controller}/nvme/nvme0/transport"), "tcp\n");
+    let found = machine.collect().disks.remove(0);
+    assert_eq!(found.network.as_deref(), Some("nvme-tcp"));
+}
+
+#[test]
+fn what_an_initiator_reaches_is_no_disk_of_this_machine() {
+    for (way, network) in [
+        ("platform/host3/session1/target3:0:0/3:0:0:0", Some("iscsi")),
+        (
+            "pci0000:00/net/eth0/ctlr_0/host7/rport-7:0-0/7:0:0:0",
+            Some("fcoe"),
+        ),
+        ("pci0000:00/ata1/host0/target0:0:0/0:0:0:0", None),
+        ("pci0000:00/session-logger/host0/0:0:0:0", None),
+    ] {
+        let machine = Machine::new("", "quiet\n");
+        let device = format!("sys/devices/{way}");
+        let disk = format!("{device}/block/sda");
+        machine
+            .block(&disk, "8:0", 64, None)
+            .link(&format!("{disk}/device"), &device);
+        let found = machine.collect().disks.remove(0);
+        assert_eq!(found.network.as_deref(), network, "{way}");
+    }
 }
 
 /// What a driver waits for is beside the way to the disk: the USB controller of a Raspberry Pi 4 gets its

@@ -153,8 +153,9 @@ fn check_writable(host: &Host, grub: &host::Grub) -> Option<Finding> {
         Finding::error(
             "grub-write",
             format!(
-                "GRUB can't write grubenv in {} ({} on {}): it would start stage 2 at every boot",
-                grub.dir, mount.fs_type, mount.device_name
+                "GRUB can't write grubenv in {} ({}): it would start stage 2 at every boot",
+                grub.dir,
+                mount.in_words()
             ),
             "use a /boot partition of its own with ext4",
         )
@@ -201,8 +202,8 @@ fn check_files(host: &Host) -> Option<Finding> {
     Some(Finding::error(
         "grub-search",
         format!(
-            "the file system of {path} ({} on {}) has no UUID known here that GRUB could find it by",
-            mount.fs_type, mount.device_name
+            "the file system of {path} ({}) has no UUID known here that GRUB could find it by",
+            mount.in_words()
         ),
         "use a /boot partition of its own with ext4",
     ))

@@ -35,20 +35,20 @@ fn by_bios(host: &Host, target: &Disk) -> Option<Finding> {
     }
     let others = host.disks.iter().filter(|disk| disk.name != *name);
     let starting: Vec<&Disk> = others.filter(|disk| code(disk).is_some()).collect();
-    // One without boot code is passed over.
-    match first_disk(host).filter(|first| code(first).is_some()) {
+    let first = first_disk(host, target).filter(|first| code(first).is_some());
+    match first {
         Some(first) if first.name == *name => return None,
         Some(first) => {
-            let first = &first.name;
             return Some(Finding::error(
                 "boot-disk",
                 format!(
-                    "the BIOS starts {first}, and {name} is overwritten: what is left on {first} leads to the \
-                     old system"
+                    "the BIOS starts {}, and {name} is overwritten: what is left there leads to the old system",
+                    first.name
                 ),
                 here,
             ));
         }
+        // Nobody knows, or the BIOS goes on to the next.
         None => {}
     }
     let rivals: Vec<&Disk> = match target.boot_sector.as_ref()?.code {
@@ -60,7 +60,7 @@ fn by_bios(host: &Host, target: &Disk) -> Option<Finding> {
         }
         BootCode::Other => starting,
     };
-    (!rivals.is_empty()).then(|| ambiguous(host, target, &rivals))
+    (!rivals.is_empty()).then(|| ambiguous(target, &rivals))
 }
 
 /// GRUB's files are on another disk: then so is what has started them, or it leads there.
@@ -102,12 +102,8 @@ fn no_code(target: &Disk, starting: &[&Disk], remedy: String) -> Finding {
 }
 
 /// More than one disk may be what the BIOS starts.
-fn ambiguous(host: &Host, target: &Disk, rivals: &[&Disk]) -> Finding {
+fn ambiguous(target: &Disk, rivals: &[&Disk]) -> Finding {
     let (name, rivals) = (&target.name, names(rivals));
-    let find_out = match host.firmware.bios_disk {
-        Some(_) => "",
-        None => "modprobe edd, and run again: the kernel may then know which one it is; or ",
-    };
     Finding::error(
         "boot-disk",
         format!(
@@ -115,8 +111,8 @@ fn ambiguous(host: &Host, target: &Disk, rivals: &[&Disk]) -> Finding {
              system from {rivals}, and would go on to"
         ),
         format!(
-            "{find_out}take {rivals} out of the machine; or, where the BIOS is sure to start {name}, clear the \
-             boot code beside it: dd if=/dev/zero of=/dev/DISK bs=440 count=1 (partitions stay)"
+            "take {rivals} out of the machine; or, where the BIOS is sure to start {name}, clear the boot code \
+             beside it: dd if=/dev/zero of=/dev/DISK bs=440 count=1 (partitions stay)"
         ),
     )
 }
@@ -132,15 +128,27 @@ fn code(disk: &Disk) -> Option<BootCode> {
     (code != BootCode::None).then_some(code)
 }
 
-/// The disk that the BIOS calls its first, where one disk alone answers to the name.
-fn first_disk(host: &Host) -> Option<&Disk> {
-    let wanted = host.firmware.bios_disk.as_ref();
+/// The disk that the BIOS calls its first.
+fn first_disk<'a>(host: &'a Host, target: &'a Disk) -> Option<&'a Disk> {
+    by_signature(host).or_else(|| is_first_for_grub(host).then_some(target))
+}
+
+/// The one that alone answers to the signature that the kernel was told.
+fn by_signature(host: &Host) -> Option<&Disk> {
+    let wanted = host.firmware.bios_disk.as_ref()?;
     let is_it = |disk: &&Disk| {
         let sector = disk.boot_sector.as_ref();
-        wanted.is_some() && sector.and_then(|sector| sector.signature.as_ref()) == wanted
+        sector.and_then(|sector| sector.signature.as_ref()) == Some(wanted)
     };
     let mut disks = host.disks.iter().filter(is_it);
     disks.next().filter(|_| disks.next().is_none())
+}
+
+/// Whether GRUB has loaded the kernel, which is on the target with GRUB's files, from the BIOS's first disk: the
+/// GRUBs of Fedora, RHEL and openSUSE tell the kernel.
+fn is_first_for_grub(host: &Host) -> bool {
+    let mut words = host.kernel.cmdline.split_whitespace();
+    words.any(|word| word.starts_with("BOOT_IMAGE=(hd0,"))
 }
 
 /// UEFI firmware starts the entries in their order, and a disk without one only where none of them can be

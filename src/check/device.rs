@@ -62,12 +62,9 @@ pub fn distribution(subject: &Subject) -> Vec<Finding> {
 /// The disk to overwrite must be one disk, and stage 2 must know it when it sees it.
 pub fn disk(subject: &Subject) -> Vec<Finding> {
     let host = subject.host;
-    let Some(root) = host.mount_of("/") else {
-        return vec![Finding::error(
-            "disk",
-            "the file system that holds / is not on a block device",
-            "run it on a machine whose system is on a disk",
-        )];
+    let root = host.mount_of("/");
+    let Some(root) = root.filter(|root| !root.device_name.is_empty()) else {
+        return vec![no_device(root)];
     };
     let Some(disk) = subject.target() else {
         return no_disk(subject, root).into_iter().collect();
@@ -90,9 +87,55 @@ pub fn disk(subject: &Subject) -> Vec<Finding> {
             "stage 2 names the disk by its MBR signature or GPT GUID, among others",
         ));
     }
+    findings.extend(network(disk));
+    if !host.stays_beside(disk) {
+        findings.extend(multipath(host, root));
+    }
     findings.extend(reach(host, disk));
     findings.extend(haven(host, disk));
     findings
+}
+
+/// Nobody knows what disks such a / is on.
+fn no_device(root: Option<&Mount>) -> Finding {
+    let what = match root.map(|root| root.fs_type.as_str()) {
+        Some("zfs") => {
+            "/ is on ZFS, which does not tell the kernel what disks its pool is on".to_owned()
+        }
+        Some(fs_type) => format!("/ is {fs_type}, which is not on a block device"),
+        None => "the file system that holds / is not known".to_owned(),
+    };
+    let remedy = "run it on a machine whose system is on a disk with ext4, xfs or btrfs";
+    Finding::error("disk", what, remedy)
+}
+
+/// A disk that only an initiator reaches: neither stage 2 nor balenaOS has one, whatever builds the initramfs.
+fn network(disk: &Disk) -> Option<Finding> {
+    let network = disk.network.as_ref()?;
+    Some(over_network(&disk.name, network))
+}
+
+fn over_network(name: &str, how: &str) -> Finding {
+    Finding::error(
+        "disk-network",
+        format!(
+            "{name} is reached over a network ({how}), which stage 2 does not do, and balenaOS could not start \
+             from it"
+        ),
+        "give the machine a disk of its own, and name that in FLASH_TO",
+    )
+}
+
+/// Several ways to one disk are as many disks to stage 2 and to balenaOS, which put together none.
+fn multipath(host: &Host, root: &Mount) -> Option<Finding> {
+    host.is_multipath(&root.device_name).then(|| {
+        Finding::error(
+            "disk-multipath",
+            "/ is on a disk that is reached in several ways (multipath): to stage 2 and to balenaOS each of them \
+             is a disk of its own",
+            "leave one way to it, and start the machine without multipath",
+        )
+    })
 }
 
 /// A 32-bit kernel counts the pages of a disk in 32 bits: behind that, stage 2 could not wipe what an
@@ -132,6 +175,14 @@ pub fn encrypted(subject: &Subject) -> Vec<Finding> {
 fn no_disk(subject: &Subject, root: &Mount) -> Option<Finding> {
     if subject.material.flash_to.is_some() {
         return None;
+    }
+    if let Some(finding) = multipath(subject.host, root) {
+        return Some(finding);
+    }
+    // What these are made of is on other machines.
+    let mut remote = ["drbd", "nbd", "rbd"].iter();
+    if let Some(how) = remote.find(|name| root.device_name.starts_with(**name)) {
+        return Some(over_network(&root.device_name, how));
     }
     Some(match root.disks.as_slice() {
         [] | [_] => Finding::error(
@@ -231,9 +282,8 @@ fn haven(host: &Host, disk: &Disk) -> Option<Finding> {
         Finding::error(
             "root-fs",
             format!(
-                "/ is {} on {}, and stage 2 can mount neither that nor a /boot or EFI system \
-                 partition beside it",
-                root.fs_type, root.device_name
+                "/ is {}, and stage 2 can mount neither that nor a /boot or EFI system partition beside it",
+                root.in_words()
             ),
             "give the machine a /boot partition of its own with ext4, mounted and writable",
         )

@@ -1,6 +1,7 @@
 //! Checks of the user's files, and of where stage 2 will find them.
 
 use super::Subject;
+use crate::engine::journal::DIR;
 use crate::finding::Finding;
 use crate::host::Host;
 
@@ -48,7 +49,8 @@ pub fn backup(subject: &Subject) -> Vec<Finding> {
     let size = subject.material.backup.size;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let mount = subject.host.mount_of(&subject.config.backup_file.0);
-    if let Some(mount) = mount.filter(|mount| mount.free < size.packed) {
+    // Nothing could be measured when the size is 0.
+    if let Some(mount) = mount.filter(|mount| mount.bytes > 0 && mount.free < size.packed) {
         findings.push(Finding::warning(
             "backup-room",
             format!(
@@ -73,6 +75,34 @@ pub fn backup(subject: &Subject) -> Vec<Finding> {
                 disk.name
             ),
             "put less into the backup",
+        ));
+    }
+    findings
+}
+
+/// What has to outlast a restart is on something that does.
+pub fn lasting(subject: &Subject) -> Vec<Finding> {
+    let in_memory = |path: &str| {
+        let mount = subject.host.mount_of(path)?;
+        mount.is_in_memory().then(|| mount.in_words())
+    };
+    let mut findings = Vec::new();
+    if let Some(place) = in_memory(DIR) {
+        findings.push(Finding::error(
+            "journal-place",
+            format!("{DIR} would be on {place}: what an undo needs would be gone after a restart"),
+            "mount something that lasts at /var",
+        ));
+    }
+    let home = &subject.config.home_dir.0;
+    if let Some(place) = in_memory(home) {
+        findings.push(Finding::warning(
+            "home-dir",
+            format!(
+                "{home} is on {place}, which is empty after a restart: should the old system come back, this \
+                 program is not there to tell why, or to undo"
+            ),
+            "put the folder on a disk",
         ));
     }
     findings
@@ -105,7 +135,6 @@ pub fn root_room(subject: &Subject) -> Vec<Finding> {
         return Vec::new();
     };
     let least = subject.config.min_root_avail.bytes();
-    // Nothing could be measured when the size is 0.
     if root.bytes == 0 || root.free >= least {
         return Vec::new();
     }

@@ -161,9 +161,7 @@ fn mountable(subject: &Subject, path: &str) -> Result<(), String> {
         mount => {
             let encrypted =
                 mount.is_some_and(|mount| subject.host.is_encrypted(&mount.device_name));
-            let place = mount.map_or("no block device".to_owned(), |mount| {
-                format!("{} on {}", mount.fs_type, mount.device_name)
-            });
+            let place = mount.map_or("nothing that is known here".to_owned(), Mount::in_words);
             Err(match encrypted {
                 true => format!("{path} is on {place}, encrypted, and stage 2 has no key for it"),
                 false => format!("{path} is on {place}, which stage 2 can't mount"),

@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Partition, disks};
+use super::{Partition, disks, firmware};
 use crate::sys::Sys;
 
-/// What the BIOS has told the kernel of its first disk (kernel: ABI/testing/sysfs-firmware-edd, by the
-/// module edd).
+/// What the BIOS has told the kernel of its first disk (kernel: ABI/testing/sysfs-firmware-edd), where the
+/// module edd is loaded.
 const FIRST_DISK: &str = "/sys/firmware/edd/int13_dev80/mbr_signature";
 
 /// Size of what a BIOS reads, whatever the sectors of the disk are.
@@ -88,10 +88,22 @@ fn active_start(sector: &[u8]) -> Option<u64> {
     Some(u64::from(start) * BYTES as u64)
 }
 
-/// The signature of the disk that the BIOS calls its first, where the kernel knows it.
+/// The signature of the disk that the BIOS calls its first, where the kernel knows it: GRUB goes past the start of
+/// the kernel that asks the BIOS by its `linux`, and not by `linux16`.
 pub(super) fn first_disk(sys: &Sys) -> Option<String> {
-    let text = disks::attribute(sys, FIRST_DISK)?;
-    named(u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()?)
+    if let Some(text) = disks::attribute(sys, FIRST_DISK) {
+        return named(u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()?);
+    }
+    by_boot_params(&sys.read(firmware::BOOT_PARAMS).ok()?)
+}
+
+fn by_boot_params(data: &[u8]) -> Option<String> {
+    /// Where `edd_mbr_sig_buf_entries` and `edd_mbr_sig_buffer` are.
+    const COUNT: usize = 0x1ea;
+    const FIRST: usize = 0x290;
+    (*data.get(COUNT)? > 0).then_some(())?;
+    let first = data.get(FIRST..FIRST + 4)?;
+    named(u32::from_le_bytes(first.try_into().ok()?))
 }
 
 /// A signature by which a disk can be told from others.
@@ -122,6 +134,17 @@ mod tests {
         let mut data = sector(grub, 0);
         data[510] = 0;
         assert_eq!(code(&data, none), BootCode::None);
+    }
+
+    #[test]
+    fn the_first_disk_that_the_kernel_was_told_of() {
+        let mut data = vec![0; 4096];
+        data[0x290..0x294].copy_from_slice(&[0x0d, 0xf0, 0xad, 0x0b]);
+        assert_eq!(by_boot_params(&data), None);
+        data[0x1ea] = 2;
+        assert_eq!(by_boot_params(&data).as_deref(), Some("0badf00d"));
+        data[0x290..0x294].fill(0);
+        assert_eq!(by_boot_params(&data), None);
     }
 
     #[test]

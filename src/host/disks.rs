@@ -91,6 +91,7 @@ fn disk(sys: &Sys, name: &str) -> anyhow::Result<Disk> {
         fs: file_system(sys, name),
         partitions,
         modules: modules(sys, &dir),
+        network: network(sys, &dir),
         holders: holders(sys, &dir),
         claimed: sys.is_claimed(&device_node::of(name)),
     })
@@ -185,6 +186,31 @@ fn controllers(sys: &Sys, device: String) -> Vec<String> {
         .filter_map(|name| sys.canonical(&format!("{device}/{name}")).ok())
         .filter(|path| !path.starts_with(&device))
         .collect()
+}
+
+/// What brings a disk here over a network.
+fn network(sys: &Sys, dir: &str) -> Option<String> {
+    /// What NVMe calls its ways that are none of this machine's own hardware.
+    const FABRICS: [&str; 4] = ["tcp", "rdma", "fc", "loop"];
+    let device = sys.canonical(&format!("{dir}/device")).ok()?;
+    let fabric = controllers(sys, device.clone())
+        .iter()
+        .filter_map(|controller| attribute(sys, &format!("{controller}/transport")))
+        .find(|transport| FABRICS.contains(&transport.as_str()));
+    if let Some(fabric) = fabric {
+        return Some(format!("nvme-{fabric}"));
+    }
+    // An initiator's session, and a host bus adapter that is a network interface.
+    let is_session = |name: &str| {
+        let number = name.strip_prefix("session");
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let mut names = device.split('/');
+    match (names.any(is_session), device.contains("/net/")) {
+        (true, _) => Some("iscsi".to_owned()),
+        (false, true) => Some("fcoe".to_owned()),
+        (false, false) => None,
+    }
 }
 
 /// The first bytes of a block device, at most `bytes`; `None` when it can't be read.

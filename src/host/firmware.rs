@@ -4,8 +4,8 @@ use super::{Disk, Firmware, Mount, boot_sector, raspberry_pi, u_boot, uefi};
 use crate::efi;
 use crate::sys::Sys;
 
-/// What the kernel's EFI stub has handed to the kernel (kernel: arch/x86/zero-page).
-const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
+/// What started the kernel has told it (kernel: arch/x86/zero-page).
+pub(super) const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
 
 /// Firmware of the machine. `machine` is that of `uname -m`.
 pub(super) fn collect(sys: &Sys, disks: &[Disk], mounts: &[Mount], machine: &str) -> Firmware {

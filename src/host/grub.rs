@@ -33,8 +33,10 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
         Some(statement) => Some((custom_path.as_str(), statement.to_owned())),
         None => config.later_default().map(|it| ("grub.cfg", it.to_owned())),
     };
-    let menu = GrubCfg::parse(&format!("{text}\n{custom}")).menu();
     let grubenv = format!("{dir}/grubenv");
+    let environment = lossy(sys, &grubenv);
+    let saved = environment.as_deref().and_then(saved_entry);
+    let menu = GrubCfg::parse(&format!("{text}\n{custom}")).menu(saved.unwrap_or_default());
     let sources_custom_cfg = custom_usable && is_sourced;
     let own = format!("{dir}/grub.cfg");
     let is_own = !sources_custom_cfg && link(sys, &own).is_none();
@@ -42,7 +44,7 @@ pub(super) fn collect(sys: &Sys) -> Option<Grub> {
         honours_next_entry: config.honours_next_entry(),
         later_default: later_default.map(|(file, statement)| format!("{statement} in {file}")),
         sources_custom_cfg,
-        grubenv: lossy(sys, &grubenv),
+        grubenv: environment,
         grubenv_link: link(sys, &grubenv),
         custom_cfg,
         grub_cfg: is_own.then(|| config_file(sys, &own)).flatten(),
@@ -80,6 +82,12 @@ fn dir(sys: &Sys) -> Option<String> {
     DIRS.into_iter()
         .find(|dir| sys.exists(&format!("{dir}/grub.cfg")))
         .map(str::to_owned)
+}
+
+/// The entry that grubenv names as the default, for a grub.cfg that asks for it.
+fn saved_entry(environment: &str) -> Option<&str> {
+    let mut lines = environment.lines();
+    lines.find_map(|line| line.strip_prefix("saved_entry="))
 }
 
 fn lossy(sys: &Sys, path: &str) -> Option<String> {

@@ -5,6 +5,7 @@
 //! in, which is enough for what grub-mkconfig and the distributions' scripts write.
 
 use super::Menu;
+use super::grub_default::default_entry;
 use super::grub_script::{self, Statement, first_word};
 
 /// A configuration of GRUB, statement by statement.
@@ -89,8 +90,8 @@ impl GrubCfg {
         })
     }
 
-    /// How the menu behaves.
-    pub(super) fn menu(&self) -> Menu {
+    /// How the menu behaves; `saved` is `saved_entry` of grubenv.
+    pub(super) fn menu(&self, saved: &str) -> Menu {
         let run = || self.statements.iter().filter(|other| other.is_run());
         let within = |statement: &Statement, name: &str| {
             statement.within.iter().any(|head| head.contains(name))
@@ -105,18 +106,23 @@ impl GrubCfg {
         let usual: Vec<&str> = timeouts(false).collect();
         let is_locked =
             run().any(|other| other.sets("superusers").is_some_and(|it| !it.is_empty()));
-        let mut entries = self.statements.iter();
         Menu {
             waits: usual.is_empty() || usual.contains(&"-1"),
             waits_after_failure: timeouts(true).any(|timeout| timeout == "-1"),
-            locked: is_locked
-                && !entries.any(|entry| match entry.first_word() {
-                    "menuentry" => entry.text.contains("--unrestricted"),
-                    // Such entries say by themselves who may start them; as installed, everybody.
-                    "blscfg" => true,
-                    _ => false,
-                }),
+            locked: is_locked && self.locks_default(saved),
         }
+    }
+
+    /// Whether a menu with a password wants it for the entry that starts by itself.
+    fn locks_default(&self, saved: &str) -> bool {
+        // Such entries say by themselves who may start them; as installed, everybody.
+        let mut statements = self.statements.iter();
+        if statements.any(|statement| statement.first_word() == "blscfg") {
+            return false;
+        }
+        let way = default_entry(&self.statements, saved);
+        let is_open = |entry: &&Statement| entry.text.contains("--unrestricted");
+        way.is_empty() || !way.iter().all(is_open)
     }
 }
 
@@ -173,7 +179,7 @@ fi
     }
 
     fn menu(text: &str) -> (bool, bool, bool) {
-        let menu = GrubCfg::parse(text).menu();
+        let menu = GrubCfg::parse(text).menu("");
         (menu.waits, menu.waits_after_failure, menu.locked)
     }
 
@@ -298,6 +304,16 @@ fi
         assert!(!locked(
             "menuentry 'CentOS' --unrestricted {\n}\nmenuentry 'x' {\n}\n"
         ));
+        // One that nobody chooses does not help.
+        let open = "menuentry 'memtest' --unrestricted {\n}\n";
+        let shut = "menuentry 'Debian' {\n}\n";
+        assert!(locked(&format!("{shut}{open}")));
+        assert!(locked(&format!("set default=1\n{open}{shut}")));
+        assert!(!locked(&format!("set default=1\n{shut}{open}")));
+        let submenu = format!("submenu 'more' {{\n{open}}}\n");
+        assert!(locked(&format!("set default='0>0'\n{submenu}")));
+        let submenu = submenu.replace("'more'", "'more' --unrestricted");
+        assert!(!locked(&format!("set default='0>0'\n{submenu}")));
         assert!(!locked("insmod blscfg\nblscfg\n"));
         assert!(!menu("set timeout=5\nmenuentry x {\n}\n").2);
     }

@@ -11,6 +11,7 @@ mod disks;
 mod firmware;
 mod grub;
 mod grub_cfg;
+mod grub_default;
 mod grub_script;
 pub mod grub_tools;
 mod initramfs_tools;
@@ -69,7 +70,7 @@ pub struct Host {
     pub memory: Memory,
     /// Every disk with a medium, sorted by name.
     pub disks: Vec<Disk>,
-    /// Every mounted file system that is backed by a block device.
+    /// Every mounted file system that files are in. Older snapshots have only those on block devices.
     pub mounts: Vec<Mount>,
     /// Device-mapper devices, sorted by name. Older snapshots have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -215,6 +216,10 @@ pub struct Disk {
     /// Kernel modules of the drivers from the disk up to the root of the device tree, the disk's
     /// own first. Drivers that are built into the kernel have none.
     pub modules: Vec<String>,
+    /// What brings it here over a network, such as `iscsi`; none for a disk of this machine. Older snapshots
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Kernel names of the mappings and arrays that are built on it or its partitions. Older snapshots
     /// have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -278,6 +283,21 @@ pub struct Mount {
     /// Older snapshots do not say so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everybody_reads: bool,
+}
+
+impl Mount {
+    /// What it is on, in words.
+    pub fn in_words(&self) -> String {
+        match self.device_name.as_str() {
+            "" => self.fs_type.clone(),
+            name => format!("{} on {name}", self.fs_type),
+        }
+    }
+
+    /// What is in it is gone after a restart.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.fs_type.as_str(), "tmpfs" | "ramfs")
+    }
 }
 
 /// A device-mapper device, such as a logical volume.
@@ -539,11 +559,22 @@ impl Host {
 
     /// Whether the block device of that kernel name is encrypted, or a mapping below it.
     pub fn is_encrypted(&self, name: &str) -> bool {
+        self.is_through(name, MappingTarget::encrypts)
+    }
+
+    /// Whether the block device of that kernel name is one disk that is reached in several ways, or is in a
+    /// mapping of one.
+    pub fn is_multipath(&self, name: &str) -> bool {
+        self.is_through(name, |target| target.kind == "multipath")
+    }
+
+    /// Whether a mapping has such a part, or one below it has.
+    fn is_through(&self, name: &str, is_it: fn(&MappingTarget) -> bool) -> bool {
         let mapping = self.mappings.iter().find(|mapping| mapping.name == name);
         mapping.is_some_and(|mapping| {
             mapping.targets.iter().any(|target| {
                 let below = target.below.as_ref();
-                target.encrypts() || below.is_some_and(|below| self.is_encrypted(&below.name))
+                is_it(target) || below.is_some_and(|below| self.is_through(&below.name, is_it))
             })
         })
     }

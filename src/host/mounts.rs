@@ -1,5 +1,5 @@
-//! Lists the mounted file systems that lie on block devices, and the disks below them. Called by
-//! the collector.
+//! Lists the mounted file systems that hold files, and the disks below those that lie on block devices.
+//! Called by the collector.
 
 use anyhow::Context;
 
@@ -7,7 +7,35 @@ use super::{Disk, Mount, disks};
 use crate::device_node;
 use crate::sys::Sys;
 
-/// Every mounted file system that a block device backs, in the order in which they were mounted.
+/// File systems that the kernel makes up: nothing of a user's is in them.
+const MADE_UP: [&str; 20] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "sysfs",
+    "tracefs",
+];
+
+/// File systems without a block device that can be measured without a wait: a server may never answer.
+const LOCAL: [&str; 5] = ["btrfs", "overlay", "ramfs", "tmpfs", "zfs"];
+
+/// Every mounted file system that files are in, in the order in which they were mounted. Those that no block
+/// device backs hide what is below them too.
 pub(super) fn collect(sys: &Sys, known: &[Disk]) -> anyhow::Result<Vec<Mount>> {
     let path = "/proc/self/mountinfo";
     let bytes = sys.read(path).with_context(|| format!("reading {path}"))?;
@@ -15,7 +43,7 @@ pub(super) fn collect(sys: &Sys, known: &[Disk]) -> anyhow::Result<Vec<Mount>> {
     Ok(text
         .lines()
         .filter_map(parse)
-        .filter_map(|entry| mount(sys, known, entry))
+        .filter_map(|entry| mount(sys, known, &entry).or_else(|| without_device(sys, entry)))
         .collect())
 }
 
@@ -81,12 +109,37 @@ fn unescaped(field: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn mount(sys: &Sys, known: &[Disk], entry: Entry) -> Option<Mount> {
-    let folder = device_folder(sys, &entry)?;
+/// A file system that is on no block device known here: in memory, on a server, in a pool.
+fn without_device(sys: &Sys, entry: Entry) -> Option<Mount> {
+    let fs_type = entry.fs_type.as_str();
+    if MADE_UP.contains(&fs_type) {
+        return None;
+    }
+    let space = match LOCAL.contains(&fs_type) {
+        true => sys.statvfs(&entry.point).ok(),
+        false => None,
+    };
+    Some(Mount {
+        point: entry.point,
+        subtree: entry.subtree,
+        device: entry.device,
+        device_name: String::new(),
+        disks: Vec::new(),
+        fs_type: entry.fs_type,
+        uuid: None,
+        bytes: space.map_or(0, |space| space.bytes),
+        free: space.map_or(0, |space| space.free),
+        read_only: entry.read_only,
+        everybody_reads: false,
+    })
+}
+
+fn mount(sys: &Sys, known: &[Disk], entry: &Entry) -> Option<Mount> {
+    let folder = device_folder(sys, entry)?;
     let device_name = name_of(&folder).to_owned();
     let device = match sys.read_text(&format!("{folder}/dev")) {
         Ok(text) => text.trim().to_owned(),
-        Err(_) => entry.device,
+        Err(_) => entry.device.clone(),
     };
     let partition = known
         .iter()
@@ -116,12 +169,12 @@ fn mount(sys: &Sys, known: &[Disk], entry: Entry) -> Option<Mount> {
     };
     Some(Mount {
         everybody_reads: entry.fs_type == "vfat" && is_open(),
-        point: entry.point,
-        subtree: entry.subtree,
+        point: entry.point.clone(),
+        subtree: entry.subtree.clone(),
         device,
         device_name,
         disks,
-        fs_type: entry.fs_type,
+        fs_type: entry.fs_type.clone(),
         uuid,
         bytes: space.map_or(0, |space| space.bytes),
         free: space.map_or(0, |space| space.free),

@@ -16,7 +16,7 @@ impl Host {
     /// Whether the old system outlives a flash of `target`: nothing of / is on it.
     pub fn stays_beside(&self, target: &Disk) -> bool {
         let root = self.mount_of("/");
-        root.is_some_and(|root| !root.disks.contains(&target.name))
+        root.is_some_and(|root| !root.disks.is_empty() && !root.disks.contains(&target.name))
     }
 
     /// The EFI system partition that the firmware has started this system from, where that is not on

@@ -122,12 +122,23 @@ impl Job<'_> {
         }
         let platform = grub_platform::efi(bits);
         let (program, tools) = self.make(platform, "/EFI/BOOT", &[])?;
+        let unused = self.config.grub_boot_img.is_some() || self.config.grub_core_img.is_some();
+        let unused = unused.then(|| {
+            Finding::warning(
+                "grub-images",
+                "GRUB_BOOT_IMG and GRUB_CORE_IMG are for a BIOS, and this machine has UEFI firmware: they are not \
+                 used",
+                "leave them out, or start the machine by its BIOS if the image is made for one",
+            )
+        });
         let file = File {
             path: format!("/EFI/BOOT/{name}"),
             from: tools.mkimage.clone(),
             bytes: program,
         };
-        self.with_config(Vec::new(), vec![file], "/EFI/BOOT", &tools.mkimage)
+        let mut made = self.with_config(Vec::new(), vec![file], "/EFI/BOOT", &tools.mkimage)?;
+        made.findings.extend(unused);
+        Ok(made)
     }
 
     fn needless(&self) -> Finding {

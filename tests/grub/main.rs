@@ -31,6 +31,9 @@ const INITRDFAIL: &str = "if [ \"${initrdfail}\" = 1 ]; then\n  set next_entry=\
 const BOOT_COUNTER: &str = "if [ -n \"${boot_counter}\" -a \"${boot_success}\" = 0 ]; then\n  \
                             if [ \"${boot_counter}\" = 0 ]; then set default=1; fi\nfi\n";
 
+/// An entry that everybody may start.
+const FREE_ENTRY: &str = "menuentry 'free' --unrestricted { echo FREE; reboot }\n";
+
 const ROWS: &[Row] = &[
     USUAL,
     Row {
@@ -74,6 +77,22 @@ const ROWS: &[Row] = &[
         before: "set superusers=root\npassword root secret\n",
         then: None,
         findings: &["grub-password"],
+        ..USUAL
+    },
+    Row {
+        name: "a menu with a password, but for an entry that is not the default",
+        settings: &[("GRUB_TIMEOUT", "0"), ("GRUB_DEFAULT", "1")],
+        before: "set superusers=root\npassword root secret\n",
+        after: FREE_ENTRY,
+        then: None,
+        findings: &["grub-password"],
+        ..USUAL
+    },
+    Row {
+        name: "a menu with a password, but for the default",
+        before: "set superusers=root\npassword root secret\n",
+        after: FREE_ENTRY,
+        then: Some("FREE"),
         ..USUAL
     },
     Row {

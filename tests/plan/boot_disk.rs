@@ -59,7 +59,7 @@ fn what_a_bios_may_start_on_another_disk_is_said() {
             |c| c.boots(0, BootCode::Grub, ""),
             Some(
                 "sdb, which is overwritten, and sda have boot code: the BIOS may have started the old system \
-                 from sda, and would go on to; modprobe edd, and run again",
+                 from sda, and would go on to; take sda out of the machine",
             ),
         ),
         (
@@ -99,7 +99,7 @@ fn what_a_bios_may_start_on_another_disk_is_said() {
             "it starts the other one",
             |c| c.bios_starts("0000000a"),
             Some(
-                "the BIOS starts sda, and sdb is overwritten: what is left on sda leads to the old system; \
+                "the BIOS starts sda, and sdb is overwritten: what is left there leads to the old system; \
                  put /boot and GRUB on sdb too (grub-install /dev/sdb)",
             ),
         ),
@@ -123,6 +123,27 @@ fn what_a_bios_may_start_on_another_disk_is_said() {
                 c.boots(0, BootCode::Grub, "552091cc");
             },
             Some("and would go on to; take sda out of the machine"),
+        ),
+        (
+            "GRUB says that the kernel was on the first disk",
+            |c| {
+                c.boots(0, BootCode::Grub, "");
+                c.host.kernel.cmdline = "BOOT_IMAGE=(hd0,msdos1)/boot/vmlinuz ro".into();
+            },
+            None,
+        ),
+        (
+            "GRUB says that the kernel was on the second disk",
+            |c| {
+                c.boots(0, BootCode::Grub, "");
+                c.host.kernel.cmdline = "BOOT_IMAGE=(hd1,msdos1)/boot/vmlinuz ro".into();
+            },
+            Some("sdb, which is overwritten, and sda have boot code"),
+        ),
+        (
+            "the same, where the first disk has nothing to start",
+            |c| c.host.kernel.cmdline = "BOOT_IMAGE=(hd1,msdos1)/boot/vmlinuz ro".into(),
+            None,
         ),
         (
             "/boot is on the other disk",

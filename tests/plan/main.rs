@@ -1034,6 +1034,47 @@ fn an_image_on_another_disk_waits_there_and_so_does_the_backup() {
     assert_eq!(plan.summary.memory_needed, 100 << 20);
 }
 
+/// Stage 2 mounts nothing from a server and finds nothing in memory: stage 1 copies the image to the disk.
+#[test]
+fn an_image_that_is_on_no_disk_waits_behind_the_new_system() {
+    for fs_type in ["nfs4", "tmpfs", "zfs"] {
+        let mut case = case("debian-12-bios");
+        case.with_mount_of_no_disk("/root/migratecfg", fs_type);
+        let plan = case.plan();
+        assert_eq!(plan.summary.payload_waits_in, Waits::Extents);
+        let why = &plan.summary.payload_waits_because;
+        let not = format!(
+            "not on another disk: /root/migratecfg/balena.img.gz is on {fs_type}, which stage 2 can't mount"
+        );
+        assert!(why.contains(&not), "{why}");
+        assert!(matches!(
+            &keep_of(&plan).unwrap().files[0].content,
+            Content::Copy {
+                in_place: false,
+                ..
+            }
+        ));
+    }
+}
+
+#[test]
+fn a_root_in_a_pool_of_zfs_is_named() {
+    let mut case = case("debian-12-bios");
+    case.host.mounts[0].fs_type = "zfs".into();
+    case.host.mounts[0].device_name.clear();
+    case.host.mounts[0].disks.clear();
+    let findings = case.findings();
+    let disk = findings.iter().find(|finding| finding.code == "disk");
+    assert!(disk.unwrap().what.starts_with("/ is on ZFS, "), "{disk:?}");
+    // Nobody knows whether it is on that one.
+    case.host.disks.push(case.host.disks[0].clone());
+    case.host.disks[1].name = "vdb".into();
+    case.set("FLASH_TO=/dev/vdb\n");
+    case.material.flash_to = Some("vdb".into());
+    let findings = case.findings();
+    assert!(findings.iter().any(|finding| finding.code == "disk"));
+}
+
 #[test]
 fn in_memory_by_choice_the_image_counts() {
     let mut case = case("debian-12-bios");
@@ -1241,7 +1282,7 @@ const WRONG: &[Row] = &[
     ),
     (
         "other version",
-        |c| c.host.os.version_id = "11".into(),
+        |c| c.host.os.version_id = "10".into(),
         &["os-untested"],
     ),
     (
@@ -1253,6 +1294,32 @@ const WRONG: &[Row] = &[
         "/ on two disks",
         |c| c.host.mounts[0].disks.push("vdb".into()),
         &["disk"],
+    ),
+    (
+        "a disk on a server",
+        |c| c.host.disks[0].network = Some("iscsi".into()),
+        &["disk-network"],
+    ),
+    (
+        "/ on a block device of a server",
+        |c| {
+            c.host.mounts[0].device_name = "nbd0p1".into();
+            c.host.mounts[0].disks.clear();
+        },
+        &["disk-network", "grub-write"],
+    ),
+    (
+        "several ways to the disk of /",
+        |c| {
+            c.with_multipath();
+            c.host.mounts[0].disks.push("vdb".into());
+        },
+        &["disk-multipath", "grub-write"],
+    ),
+    (
+        "one way that is left of several",
+        Case::with_multipath,
+        &["disk-multipath", "root-fs", "payload-place", "grub-write"],
     ),
     ("no table", |c| c.host.disks[0].table = None, &["disk"]),
     (
@@ -1633,7 +1700,7 @@ const WRONG: &[Row] = &[
     (
         "an untested system, and nobody wants to know",
         |c| {
-            c.host.os.version_id = "11".into();
+            c.host.os.version_id = "10".into();
             c.set("NO_OS_CHECK=TRUE\n");
         },
         &[],
@@ -1691,6 +1758,45 @@ const WRONG: &[Row] = &[
         "a disk that was not scanned",
         |c| c.set("MAX_BADBLOCKS=0\n"),
         &[],
+    ),
+    (
+        "the folder on a server",
+        |c| c.with_mount_of_no_disk("/root/migratecfg", "nfs4"),
+        &[],
+    ),
+    (
+        "the folder on a server, and the image must be in memory",
+        |c| {
+            c.with_mount_of_no_disk("/root/migratecfg", "nfs4");
+            c.set("PAYLOAD=memory\n");
+        },
+        &["payload-place"],
+    ),
+    (
+        "the folder in memory, and no room on the disk",
+        |c| {
+            c.with_mount_of_no_disk("/root", "tmpfs");
+            c.host.mounts[0].free = 150 << 20;
+        },
+        &["home-dir", "payload-place"],
+    ),
+    (
+        "/var in memory",
+        |c| c.with_mount_of_no_disk("/var", "tmpfs"),
+        &["journal-place"],
+    ),
+    (
+        "/boot in a pool of ZFS",
+        |c| c.with_mount_of_no_disk("/boot", "zfs"),
+        &["grub-write", "grub-search"],
+    ),
+    (
+        "/ in a pool of ZFS",
+        |c| {
+            c.host.mounts.remove(0);
+            c.with_mount_of_no_disk("/", "zfs");
+        },
+        &["disk", "grub-write", "grub-search"],
     ),
     (
         "a full root",
@@ -1794,6 +1900,44 @@ impl Case {
         mount.device_name = "dm-0".into();
         (mount.bytes, mount.free) = (700 << 20, 600 << 20);
         self.host.mounts.push(mount);
+    }
+
+    /// / in a partition of a disk that is reached through a mapping.
+    fn with_multipath(&mut self) {
+        let mapping = |name: &str, kind: &str, below: Option<&str>| Mapping {
+            name: name.into(),
+            targets: vec![MappingTarget {
+                start: 0,
+                bytes: 1 << 30,
+                kind: kind.into(),
+                below: below.map(|name| Below {
+                    name: name.into(),
+                    start: 1 << 20,
+                }),
+            }],
+        };
+        self.host.mappings = vec![
+            mapping("dm-0", "multipath", None),
+            mapping("dm-1", "linear", Some("dm-0")),
+        ];
+        self.host.mounts[0].device_name = "dm-1".into();
+    }
+
+    /// A file system that is on no block device.
+    fn with_mount_of_no_disk(&mut self, point: &str, fs_type: &str) {
+        self.host.mounts.push(Mount {
+            point: point.into(),
+            subtree: "/".into(),
+            device: "0:99".into(),
+            device_name: String::new(),
+            disks: Vec::new(),
+            fs_type: fs_type.into(),
+            uuid: None,
+            bytes: 0,
+            free: 0,
+            read_only: false,
+            everybody_reads: false,
+        });
     }
 
     /// A /boot of its own, with a file system of that type and UUID.

@@ -163,6 +163,19 @@ fn uefi_firmware_finds_grub_by_its_removable_path() {
     }
 }
 
+/// They have code for a BIOS.
+#[test]
+fn images_that_uefi_firmware_does_not_use_are_said() {
+    for settings in ["GRUB_BOOT_IMG=boot.img\n", "GRUB_CORE_IMG=core.img\n"] {
+        let settings = format!("GRUB_CFG=grub.cfg\n{settings}");
+        let made = Machine::new(&settings).on_uefi(64).gather().unwrap();
+        let codes: Vec<_> = made.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, ["grub-images"]);
+    }
+    let made = Machine::new("GRUB_CFG=grub.cfg\n").on_uefi(64).gather();
+    assert!(made.unwrap().findings.is_empty());
+}
+
 #[test]
 fn without_the_setting_nothing_is_made() {
     let mut machine = Machine::new(IMAGES);

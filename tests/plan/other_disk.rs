@@ -27,6 +27,7 @@ pub fn new_disk(name: &str) -> Disk {
         fs: None,
         partitions: Vec::new(),
         modules: vec!["virtio_blk".into()],
+        network: None,
         holders: Vec::new(),
         claimed: false,
     }

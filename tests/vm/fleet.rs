@@ -31,7 +31,7 @@ const PASSWORD: &str = "hunter2";
 struct Operator {
     fleet: Fleet,
     api: Api,
-    since: Instant,
+    row: Row,
     _cfg: Migratecfg,
 }
 
@@ -57,7 +57,14 @@ impl Operator {
         Operator {
             fleet,
             api,
-            since: Instant::now(),
+            row: Row::of(
+                vm,
+                "Debian 12, by migdb over ssh",
+                "BIOS",
+                Root::Mbr,
+                OsImage::get().slug(),
+                Instant::now(),
+            ),
             _cfg: cfg,
         }
     }
@@ -139,16 +146,7 @@ impl Operator {
         assert!(shown.contains("MIG_ATTEMPTS=1\n"), "{shown}");
         assert_eq!(self.api.requests("POST /v7/device"), 1, "registered once");
         assert!(!self.log().contains(PASSWORD), "{}", self.log());
-        let text = str::to_owned;
-        Row {
-            machine: text("Debian 12, cloud kernel, by migdb over ssh"),
-            firmware: text("BIOS"),
-            root: text(Root::Mbr.in_words()),
-            image: text("genericx86-64-ext"),
-            outcome: text("migrated, online at a stand-in for the API"),
-            took: self.since.elapsed(),
-        }
-        .add();
+        self.row.add("migrated, online at a stand-in for the API");
     }
 }
 

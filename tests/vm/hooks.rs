@@ -3,6 +3,7 @@
 
 use crate::harness::board::Board;
 use crate::harness::guest::{Guest, Root, Tree};
+use crate::harness::matrix::Row;
 use crate::harness::outcome::{NewSystem, Outcome};
 use crate::harness::{Machine, Migratecfg, OsImage, Vm};
 use crate::scenarios::{RUN, Scene};
@@ -10,6 +11,11 @@ use crate::scenarios::{RUN, Scene};
 /// What says that the tool's initramfs has mounted the root before stage 2 began.
 const INITRAMFS_TOOLS: &str = "Begin: Mounting root file system";
 const DRACUT: &str = "sysroot.mount";
+
+/// For the table.
+fn row(scene: &mut Scene, tool: &str) -> Row {
+    scene.row(&format!("Debian 12, INITRAMFS={tool}"), &OsImage::get())
+}
 
 fn folder(tool: &str) -> Migratecfg {
     Migratecfg::new(&OsImage::get()).setting("INITRAMFS", tool)
@@ -59,20 +65,24 @@ fn undo_leaves_nothing(scene: &mut Scene) {
 fn initramfs_tools_start_stage_2() {
     let cfg = folder("initramfs-tools");
     let mut scene = Scene::set("hooks-initramfs-tools", &cfg);
+    let row = row(&mut scene, "initramfs-tools");
     into_stage_2(&mut scene, "", INITRAMFS_TOOLS);
     ends_in_the_new_system(scene.vm, &cfg);
+    row.add("migrated");
 }
 
 #[test]
 #[ignore = "long: two boots through the tool's initramfs"]
 fn a_rehearsal_by_initramfs_tools_comes_back() {
     let mut scene = Scene::set("hooks-rehearsal", &folder("initramfs-tools"));
+    let row = row(&mut scene, "initramfs-tools");
     into_stage_2(&mut scene, "--pretend", INITRAMFS_TOOLS);
     scene.vm.wait_reboot();
     scene.vm.wait_agent();
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("rehearsal succeeded"), "status: {status}");
     undo_leaves_nothing(&mut scene);
+    row.add("rehearsed, came back, undone without a trace");
 }
 
 /// The tool's initramfs can't mount a root that is overwritten: stage 2 starts without it.
@@ -81,11 +91,13 @@ fn a_rehearsal_by_initramfs_tools_comes_back() {
 fn a_power_cut_in_the_flash_by_initramfs_tools_goes_on() {
     let cfg = folder("initramfs-tools");
     let mut scene = Scene::set("hooks-power-cut", &cfg);
+    let row = row(&mut scene, "initramfs-tools");
     into_stage_2(&mut scene, "", INITRAMFS_TOOLS);
     scene.vm.wait_for("== overwrite: ");
     let mut vm = scene.vm.power_cut().start();
     vm.wait_for("A flash of this disk was cut off");
     ends_in_the_new_system(vm, &cfg);
+    row.add("power cut in the flash: migrated");
 }
 
 #[test]
@@ -93,8 +105,10 @@ fn a_power_cut_in_the_flash_by_initramfs_tools_goes_on() {
 fn dracut_starts_stage_2() {
     let cfg = folder("dracut");
     let mut scene = Scene::on(dracut_guest("hooks-dracut"), &cfg);
+    let row = row(&mut scene, "dracut");
     into_stage_2(&mut scene, "", DRACUT);
     ends_in_the_new_system(scene.vm, &cfg);
+    row.add("migrated");
 }
 
 #[test]
@@ -102,6 +116,7 @@ fn dracut_starts_stage_2() {
 fn a_payload_damaged_before_dracut_starts_stage_2_comes_back() {
     let image = OsImage::get();
     let mut scene = Scene::on(dracut_guest("hooks-dracut-damaged"), &folder("dracut"));
+    let row = row(&mut scene, "dracut");
     scene.run(RUN, 0);
     scene.damage_payload(&image);
     scene.vm.begin_on_console("systemctl reboot");
@@ -112,4 +127,5 @@ fn a_payload_damaged_before_dracut_starts_stage_2_comes_back() {
         "status: {status}"
     );
     undo_leaves_nothing(&mut scene);
+    row.add("damaged image: the old system, undone without a trace");
 }

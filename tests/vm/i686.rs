@@ -47,16 +47,10 @@ fn folder(image: &OsImage) -> Migratecfg {
     Migratecfg::with_program(image, exe::for_i686())
 }
 
-fn row(machine: &str, outcome: &str, since: Instant) {
-    Row {
-        machine: machine.to_owned(),
-        firmware: "BIOS".to_owned(),
-        root: Root::Mbr.in_words().to_owned(),
-        image: "genericx86-64-ext".to_owned(),
-        outcome: outcome.to_owned(),
-        took: since.elapsed(),
-    }
-    .add();
+/// A line of the table, of a machine that is up.
+fn row(vm: &mut Vm, machine: &str, since: Instant) -> Row {
+    let image = OsImage::get().slug();
+    Row::of(vm, machine, "BIOS", Root::Mbr, image, since)
 }
 
 fn migrates(mut vm: Vm, cfg: &Migratecfg) {
@@ -74,9 +68,10 @@ fn a_32_bit_system_on_a_64_bit_processor() {
     let machine = machine("i686");
     let start = Instant::now();
     let mut vm = up("i686", machine, &cfg);
+    let row = row(&mut vm, "Debian 12, 32 bits, 64-bit processor", start);
     assert_eq!(vm.must("uname -m").trim(), "i686");
     migrates(vm, &cfg);
-    row("Debian 12, 32 bits", "migrated", start);
+    row.add("migrated");
 }
 
 /// Nothing of a 64-bit image would run.
@@ -87,6 +82,7 @@ fn a_processor_without_64_bits() {
     let machine = machine("i686-only").with(Processor::Bits32);
     let start = Instant::now();
     let mut vm = up("i686-only", machine, &cfg);
+    let row = row(&mut vm, "Debian 12, 32 bits, no 64-bit processor", start);
     let before = vm.must(OLD_TREE);
     let said = vm.agent(&format!("cd {PLACE} && {RUN}"));
     assert_eq!(said.code, 3, "{}", said.text);
@@ -101,7 +97,7 @@ fn a_processor_without_64_bits() {
     assert!(said.text.contains("no 64-bit mode"), "{}", said.text);
     assert_same_tree(&before, &vm.must(OLD_TREE));
     vm.must("test ! -e /var/lib/balena-migrate");
-    row("Debian 12, no 64-bit mode", "refused: image-device", start);
+    row.add("refused: image-device");
 }
 
 /// The kernel that starts stage 2 is the one that ran stage 1: it runs the 32-bit executable again.
@@ -111,7 +107,8 @@ fn a_64_bit_kernel_runs_the_32_bit_executable() {
     let cfg = folder(&OsImage::get());
     let machine = Machine::running_guest("i686-executable");
     let start = Instant::now();
-    let vm = up("i686-executable", machine, &cfg);
+    let mut vm = up("i686-executable", machine, &cfg);
+    let row = row(&mut vm, "Debian 12, 32-bit executable", start);
     migrates(vm, &cfg);
-    row("Debian 12, 32-bit executable", "migrated", start);
+    row.add("migrated");
 }

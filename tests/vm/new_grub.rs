@@ -1,13 +1,18 @@
 //! Images without a boot loader, which get GRUB from stage 2 (GRUB_INSTALL).
 
 use std::fs;
+use std::time::Instant;
 
 use crate::harness::board::Board;
 use crate::harness::guest::{Guest, Root, Tree};
+use crate::harness::matrix::Row;
 use crate::harness::migratecfg::PLACE;
 use crate::harness::outcome::{NewSystem, Outcome};
 use crate::harness::{Machine, Migratecfg, OsImage};
 use crate::scenarios::{RUN, Scene};
+
+/// For the table.
+const NAME: &str = "Debian 12, image without a boot loader";
 
 /// A grub.cfg as extracted from a flasher image.
 const GRUB_CFG: &str = "\
@@ -49,17 +54,20 @@ fn the_boot_images_of_the_flasher_start_the_new_system() {
         .file("boot.img", &image("boot.img"))
         .file("core.img", &image("core.img"));
     let mut scene = Scene::set("grub-flash", &cfg);
+    let name = format!("{NAME}, GRUB of the flasher");
+    let row = scene.row(&name, &OsImage::without_loader());
     scene.run(&format!("{RUN} -r 3"), 0);
     scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&wanted(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    row.add("migrated");
 }
 
 /// By the old system's own GRUB.
 #[test]
 #[ignore = "long: the images of the flasher are the usual way"]
 fn the_grub_of_the_old_system_starts_the_new_one() {
-    is_started_by_the_old_grub(Machine::guest("grub-install-bios"));
+    is_started_by_the_old_grub(Machine::guest("grub-install-bios"), "BIOS", Root::Mbr);
 }
 
 /// By the same, and the removable path of UEFI firmware.
@@ -70,16 +78,21 @@ fn the_grub_of_the_old_system_starts_the_new_one_by_uefi() {
         tree: Tree::Standard,
         root: Root::Ext4,
     };
-    is_started_by_the_old_grub(Machine::of("grub-install-uefi", guest, Board::UEFI));
+    let machine = Machine::of("grub-install-uefi", guest, Board::UEFI);
+    is_started_by_the_old_grub(machine, "UEFI", Root::Ext4);
 }
 
-fn is_started_by_the_old_grub(machine: Machine) {
+fn is_started_by_the_old_grub(machine: Machine, firmware: &str, root: Root) {
     let cfg = cfg();
+    let since = Instant::now();
     let mut vm = machine.start();
     vm.wait_agent();
+    let image = OsImage::without_loader().slug();
+    let row = Row::of(&mut vm, NAME, firmware, root, image, since);
     cfg.send_to(&mut vm);
     vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
     vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = vm.outcome(&wanted(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    row.add("migrated");
 }

@@ -107,16 +107,10 @@ fn is_torn(disk: &Path) {
     assert!(first[510..] != [0x55, 0xaa], "a boot sector");
 }
 
-fn row(machine: &str, firmware: &str, root: &str, outcome: &str, since: Instant) {
-    Row {
-        machine: machine.to_owned(),
-        firmware: firmware.to_owned(),
-        root: root.to_owned(),
-        image: "genericx86-64-ext".to_owned(),
-        outcome: outcome.to_owned(),
-        took: since.elapsed(),
-    }
-    .add();
+/// A line of the table, of a machine that is up.
+fn row(vm: &mut Vm, machine: &str, firmware: &str, root: Root, since: Instant) -> Row {
+    let machine = format!("Debian 12, {machine}");
+    Row::of(vm, &machine, firmware, root, OsImage::get().slug(), since)
 }
 
 /// A BIOS that goes on to start the old disk: the old system comes back and says where the new one is.
@@ -126,6 +120,7 @@ fn a_bios_starts_the_disk_that_is_first_in_its_order() {
     let cfg = settings(&OsImage::get());
     let start = Instant::now();
     let (mut vm, disk) = plugged("other-bios", &cfg);
+    let row = row(&mut vm, "to a second disk", "BIOS", Root::Mbr, start);
     let before = vm.must(OLD_TREE);
     is_refused_while_in_use(&mut vm);
     let said = arm(&mut vm);
@@ -144,14 +139,7 @@ fn a_bios_starts_the_disk_that_is_first_in_its_order() {
     let machine = vm.power_cut().starting_from(&disk);
     let (_, outcome) = machine.start().outcome(&NewSystem::ordinary(&cfg), true);
     assert_eq!(outcome, Outcome::New);
-    let name = "Debian 12, to a second disk";
-    row(
-        name,
-        "BIOS",
-        "ext4, MBR",
-        "migrated, the old system kept",
-        start,
-    );
+    row.add("migrated, the old system kept");
 }
 
 /// UEFI firmware starts the new system by its entry. Without that disk it starts the old one again.
@@ -163,6 +151,7 @@ fn uefi_firmware_starts_the_new_system_from_another_disk() {
     let start = Instant::now();
     let machine = Machine::of("other-uefi", STANDARD, Board::UEFI).with_new_disk(MIB);
     let mut vm = up(machine, &cfg);
+    let row = row(&mut vm, "to a second disk", "UEFI", Root::Ext4, start);
     let before = vm.must(OLD_TREE);
     let said = arm(&mut vm);
     assert!(!said.contains("flash-to-boot"), "{said}");
@@ -181,14 +170,7 @@ fn uefi_firmware_starts_the_new_system_from_another_disk() {
     let said = status(&mut vm);
     assert!(said.contains("on another disk, complete: vdb"), "{said}");
     undo(&mut vm, &before);
-    let name = "Debian 12, to a second disk";
-    row(
-        name,
-        "UEFI",
-        "ext4, GPT",
-        "migrated, the old system kept",
-        start,
-    );
+    row.add("migrated, the old system kept");
 }
 
 /// The power is cut in the midst of the flash.
@@ -198,6 +180,7 @@ fn a_power_cut_brings_the_old_system_back() {
     let cfg = settings(&OsImage::get());
     let start = Instant::now();
     let (mut vm, disk) = plugged("other-cut", &cfg);
+    let row = row(&mut vm, "to a second disk", "BIOS", Root::Mbr, start);
     let before = vm.must(OLD_TREE);
     arm(&mut vm);
     vm.wait_for("balena-migrate, stage 2");
@@ -213,14 +196,7 @@ fn a_power_cut_brings_the_old_system_back() {
         "{said}"
     );
     undo(&mut vm, &before);
-    let name = "Debian 12, power cut in the flash of a second disk";
-    row(
-        name,
-        "BIOS",
-        "ext4, MBR",
-        "came back, undone without a trace",
-        start,
-    );
+    row.add("power cut in the flash: the old system, undone without a trace");
 }
 
 /// The new disk does not take the image: after some minutes the old system comes back.
@@ -237,6 +213,8 @@ fn a_disk_that_takes_nothing_brings_the_old_system_back() {
         .failing_on_second(Fault::Write { sector, times: 0 });
     let disk = machine.dir().join("new.raw");
     let mut vm = up(machine, &cfg);
+    let name = "to a second disk that takes nothing";
+    let row = row(&mut vm, name, "UEFI", Root::Ext4, start);
     let before = vm.must(OLD_TREE);
     let entries = "cd /sys/firmware/efi/efivars && sha256sum Boot[0-9]* BootOrder*";
     let variables = vm.must(entries);
@@ -255,12 +233,5 @@ fn a_disk_that_takes_nothing_brings_the_old_system_back() {
     assert_eq!(vm.must(entries), variables, "an undo has left something");
     is_torn(&disk);
     assert!(fs::metadata(&disk).is_ok_and(|disk| disk.len() == MIB << 20));
-    let name = "Debian 12, a second disk that fails";
-    row(
-        name,
-        "UEFI",
-        "ext4, GPT",
-        "came back, undone without a trace",
-        start,
-    );
+    row.add("given up: the old system, undone without a trace");
 }

@@ -54,17 +54,11 @@ impl Kind {
         Migratecfg::with_program(&self.image(), (self.program)())
     }
 
-    /// Adds what came of it to the table.
-    fn add_row(&self, image: &OsImage, way: Way, outcome: &str, start: Instant) {
-        Row {
-            machine: self.name.to_owned(),
-            firmware: way.file().to_owned(),
-            root: Root::Card.in_words().to_owned(),
-            image: image.slug().to_owned(),
-            outcome: outcome.to_owned(),
-            took: start.elapsed(),
-        }
-        .add();
+    /// A line of the table, of such a board that is up.
+    fn row(&self, scene: &mut Scene, since: Instant) -> Row {
+        let firmware = scene.way.file();
+        let vm = &mut scene.vm;
+        Row::of(vm, self.name, firmware, Root::Card, self.slug, since)
     }
 }
 
@@ -181,12 +175,13 @@ fn migrates(name: &str, kind: &Kind, way: Way) {
     let cfg = kind.folder().backing_up();
     let start = Instant::now();
     let mut scene = Scene::set(name, kind, &cfg, way);
+    let row = kind.row(&mut scene, start);
     let said = scene.run(&format!("{RUN} -r 3"), 0);
     assert!(said.contains(way.file()), "{said}");
     let mut vm = scene.into_stage_2().vm;
     vm.wait_for("balena-migrate, stage 2");
     becomes_a_balenaos_device(vm, &image, &cfg);
-    kind.add_row(&image, way, "migrated", start);
+    row.add("migrated");
 }
 
 /// Stage 2 goes to its end, and the new system finds all that it is to have.
@@ -247,6 +242,7 @@ fn a_power_cut_in_the_flash() {
     let cfg = kind.folder().backing_up();
     let start = Instant::now();
     let mut scene = Scene::set("pi-flash-cut", kind, &cfg, way);
+    let row = kind.row(&mut scene, start);
     let said = scene.run("./balena-migrate plan", 0);
     let words: Vec<&str> = said.split_whitespace().collect();
     assert!(words.join(" ").contains("or the flash goes on"), "{said}");
@@ -257,17 +253,20 @@ fn a_power_cut_in_the_flash() {
     assert_eq!(vm.firmware_said()[0], "read config.txt of partition 1");
     vm.wait_for("A flash of this disk was cut off");
     becomes_a_balenaos_device(vm, &image, &cfg);
-    kind.add_row(&image, way, "power cut in the flash: migrated", start);
+    row.add("power cut in the flash: migrated");
 }
 
 /// A rehearsal comes back, and says that it did.
 fn rehearses(name: &str, way: Way) {
+    let start = Instant::now();
     let mut scene = Scene::set(name, &PI_3_64, &PI_3_64.folder(), way);
+    let row = PI_3_64.row(&mut scene, start);
     scene.run(&format!("{RUN} --pretend -r 3"), 0);
     let mut scene = scene.into_stage_2().come_back();
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("rehearsal succeeded"), "status: {status}");
     scene.undo_leaves_the_old_system();
+    row.add("rehearsed, came back, undone without a trace");
 }
 
 #[test]
@@ -289,7 +288,9 @@ fn a_rehearsal_by_tryboot() {
 fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
     let image = PI_3_64.image();
     let cfg = PI_3_64.folder();
+    let start = Instant::now();
     let mut scene = Scene::set("pi-damaged-payload", &PI_3_64, &cfg, Way::ConfigTxt);
+    let row = PI_3_64.row(&mut scene, start);
     let before = scene.vm.must("cat /boot/firmware/config.txt");
     scene.run(RUN, 0);
     let middle = image.gz_bytes() / 2;
@@ -311,11 +312,14 @@ fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
         "status does not name the file: {status}"
     );
     scene.undo_leaves_the_old_system();
+    row.add("damaged image: the old system, undone without a trace");
 }
 
 /// Power is lost in stage 2 before the first write: the old system boots.
 fn survives_a_power_cut(name: &str, way: Way) {
+    let start = Instant::now();
     let mut scene = Scene::set(name, &PI_3_64, &PI_3_64.folder(), way);
+    let row = PI_3_64.row(&mut scene, start);
     scene.run(&format!("{RUN} -r 3"), 0);
     let mut scene = scene.into_stage_2();
     scene.vm.wait_for("secure");
@@ -326,6 +330,7 @@ fn survives_a_power_cut(name: &str, way: Way) {
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("power was lost"), "status: {status}");
     scene.undo_leaves_the_old_system();
+    row.add("power cut before the first write: the old system, undone without a trace");
 }
 
 #[test]
@@ -344,7 +349,9 @@ fn a_power_cut_before_the_first_write_by_tryboot() {
 #[test]
 #[ignore = "long: a board starts twice"]
 fn a_power_cut_after_arming_starts_the_old_system_by_tryboot() {
+    let start = Instant::now();
     let mut scene = Scene::set("pi-not-asked", &PI_3_64, &PI_3_64.folder(), Way::Tryboot);
+    let row = PI_3_64.row(&mut scene, start);
     scene.run(RUN, 0);
     let mut vm = scene.vm.power_cut().start();
     is_up(&mut vm, Way::Tryboot);
@@ -355,6 +362,7 @@ fn a_power_cut_after_arming_starts_the_old_system_by_tryboot() {
         "status: {status}"
     );
     scene.undo_leaves_the_old_system();
+    row.add("power cut after arming: the old system, undone without a trace");
 }
 
 /// The files of the boot partition are everybody's to read: no secret is among them.

@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Instant;
 
+use crate::harness::guest::Root;
+use crate::harness::matrix::Row;
 use crate::harness::migratecfg::PLACE;
 use crate::harness::osimage::Wanted;
 use crate::harness::outcome::{NewSystem, Outcome};
@@ -27,6 +30,10 @@ fn an_image_on_a_stick_and_a_backup_that_needs_room() {
     let cfg = Migratecfg::new(&OsImage::get())
         .file("backup.tgz", &fs::read(&file).expect("reading the backup"));
     let mut scene = Scene::set("stick", &cfg);
+    let row = scene.row(
+        "Debian 12, image on a stick, a large backup",
+        &OsImage::get(),
+    );
     scene.vm.plug_ext4("STICK", 256);
     scene.vm.must(&format!(
         "mkdir -p /mnt/stick && mount LABEL=STICK /mnt/stick && cp -r {PLACE} /mnt/stick/"
@@ -41,6 +48,7 @@ fn an_image_on_a_stick_and_a_backup_that_needs_room() {
     scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&wanted, true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    row.add("migrated");
 }
 
 /// The disk has enough that is free, but all of it in small pieces: that shows when files are put
@@ -77,11 +85,13 @@ fn a_disk_without_room_behind_the_new_system_is_planned_for_anew() {
 fn an_image_in_memory() {
     let cfg = Migratecfg::new(&OsImage::get()).setting("PAYLOAD", "memory");
     let mut scene = Scene::set("memory", &cfg);
+    let row = scene.row("Debian 12, image in memory", &OsImage::get());
     let said = scene.run(&format!("{RUN} -r 3"), 0);
     assert!(said.contains("NOTHING"), "no warning of power cuts: {said}");
     scene.vm.wait_for("balena-migrate, stage 2");
     let (_, outcome) = scene.vm.outcome(&NewSystem::ordinary(&cfg), true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    row.add("migrated");
 }
 
 /// An image of a gigabyte, compressed, on a machine that has a quarter of that as memory.
@@ -123,8 +133,11 @@ fn a_gigabyte(place: &str, memory_mib: u32) {
         .memory(memory_mib)
         .resized(5 << 30)
         .with_first_partition_grown();
+    let since = Instant::now();
     let mut vm = machine.start();
     vm.wait_agent();
+    let words = format!("Debian 12, image of 1 GiB, PAYLOAD={place}, {memory_mib} MiB of memory");
+    let row = Row::of(&mut vm, &words, "BIOS", Root::Mbr, image.slug(), since);
     vm.must("resize2fs /dev/vda1");
     cfg.send_to(&mut vm);
     vm.plug_tree("STICK", stick.path(), NOISE_MIB + 256);
@@ -142,4 +155,5 @@ fn a_gigabyte(place: &str, memory_mib: u32) {
     println!("{name}, {memory_mib} MiB: {memory}");
     let (_, outcome) = vm.outcome(&wanted, true);
     assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    row.add("migrated");
 }

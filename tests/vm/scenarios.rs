@@ -3,8 +3,15 @@
 //! Wherever the disk has not been written to, the old system has to come back as it was, and
 //! `status` has to tell what happened.
 
+use std::time::Instant;
+
+use crate::harness::guest::Root;
+use crate::harness::matrix::Row;
 use crate::harness::migratecfg::{PLACE, UUID};
 use crate::harness::{Disk, Machine, Migratecfg, OsImage, Vm, cache};
+
+/// The usual guest, for the table.
+const USUAL: &str = "Debian 12";
 
 /// Beginning of a stage-1 run's command.
 pub const RUN: &str = "./balena-migrate --yes";
@@ -19,11 +26,14 @@ pub const OLD_TREE: &str = "t='/boot /etc /var/lib -path /var/lib/systemd -prune
 pub struct Scene {
     pub vm: Vm,
     before: String,
+    since: Instant,
 }
 
 impl Scene {
     pub fn set(name: &str, cfg: &Migratecfg) -> Scene {
-        Scene::on(Machine::running_guest(name).start(), cfg)
+        let since = Instant::now();
+        let scene = Scene::on(Machine::running_guest(name).start(), cfg);
+        Scene { since, ..scene }
     }
 
     /// On another machine that is up.
@@ -32,7 +42,14 @@ impl Scene {
         let before = vm.must(OLD_TREE);
         // A cut in the power is to lose what the program wrote and not what the bench did.
         vm.must("sync");
-        Scene { vm, before }
+        let since = Instant::now();
+        Scene { vm, before, since }
+    }
+
+    /// A line of the table: the usual guest, but for what `machine` says.
+    pub fn row(&mut self, machine: &str, image: &OsImage) -> Row {
+        let (vm, since) = (&mut self.vm, self.since);
+        Row::of(vm, machine, "BIOS", Root::Mbr, image.slug(), since)
     }
 
     /// Runs the program with these words in the folder, and wants it to end with `code`.
@@ -73,10 +90,7 @@ impl Scene {
     fn cut_and_boot(self) -> Scene {
         let mut vm = self.vm.power_cut().start();
         vm.wait_agent();
-        Scene {
-            vm,
-            before: self.before,
-        }
+        Scene { vm, ..self }
     }
 
     /// The old system runs, `undo` leaves nothing behind, and the next boot is an ordinary one.
@@ -116,6 +130,7 @@ fn the_whole_road() {
     let image = OsImage::get();
     let cfg = Migratecfg::new(&image).backing_up();
     let mut scene = Scene::set("whole-road", &cfg);
+    let row = scene.row(USUAL, &image);
     scene.run(&format!("{RUN} -r 3"), 0);
     let mut vm = scene.vm;
     vm.wait_reboot();
@@ -188,6 +203,7 @@ fn the_whole_road() {
             "another psk for {ssid}"
         );
     }
+    row.add("migrated");
 }
 
 /// A rehearsal goes through stage 2 up to the first write, comes back, and says that it did.
@@ -197,6 +213,7 @@ fn a_rehearsal_comes_back_and_leaves_its_log() {
         .setting("LOG_DRIVE", "/dev/vdb")
         .setting("MAX_BADBLOCKS", "0");
     let mut scene = Scene::set("rehearsal", &cfg);
+    let row = scene.row(USUAL, &OsImage::get());
     let log_disk = scene.vm.plug_ext4("LOG", 16);
     scene.run(&format!("{RUN} --pretend -r 3"), 0);
     scene.come_back();
@@ -215,6 +232,7 @@ fn a_rehearsal_comes_back_and_leaves_its_log() {
         kept.contains("let_go"),
         "the log on LOG_DRIVE stops early: {kept}"
     );
+    row.add("rehearsed, came back, undone without a trace");
 }
 
 /// An image that is damaged after stage 1 has looked at it is never written.
@@ -223,6 +241,7 @@ fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
     let image = OsImage::get();
     let cfg = Migratecfg::new(&image);
     let mut scene = Scene::set("damaged-payload", &cfg);
+    let row = scene.row(USUAL, &image);
     scene.run(RUN, 0);
     scene.damage_payload(&image);
     scene.vm.begin_on_console("systemctl reboot");
@@ -238,6 +257,7 @@ fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
     );
     scene.vm.must("test -s /var/lib/balena-migrate/stage2.log");
     scene.undo_leaves_the_old_system();
+    row.add("damaged image: the old system, undone without a trace");
 }
 
 /// Power is lost in the middle of stage 1: the old system boots, and `undo` cleans up.
@@ -245,12 +265,14 @@ fn a_payload_damaged_between_the_stages_comes_back_with_the_reason() {
 fn a_power_cut_in_stage_1_loses_nothing() {
     let cfg = Migratecfg::new(&OsImage::get());
     let mut scene = Scene::set("cut-in-stage-1", &cfg);
+    let row = scene.row(USUAL, &OsImage::get());
     scene.vm.begin_on_console(&format!("cd {PLACE} && {RUN}"));
     scene.vm.wait_for("step 3 of ");
     let mut scene = scene.cut_and_boot();
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("cut off"), "status: {status}");
     scene.undo_leaves_the_old_system();
+    row.add("power cut in stage 1: the old system, undone without a trace");
 }
 
 /// Power is lost as soon as stage 1 says that it is done: the order is on the disk, and the next
@@ -259,17 +281,16 @@ fn a_power_cut_in_stage_1_loses_nothing() {
 fn a_power_cut_after_arming_goes_on_with_stage_2() {
     let cfg = Migratecfg::new(&OsImage::get()).setting("NO_FLASH", "TRUE");
     let mut scene = Scene::set("cut-after-arming", &cfg);
+    let row = scene.row(USUAL, &OsImage::get());
     scene.run(RUN, 0);
     let mut vm = scene.vm.power_cut().start();
     vm.wait_reboot();
     vm.wait_agent();
-    let mut scene = Scene {
-        vm,
-        before: scene.before,
-    };
+    let mut scene = Scene { vm, ..scene };
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("rehearsal succeeded"), "status: {status}");
     scene.undo_leaves_the_old_system();
+    row.add("power cut after arming: stage 2; rehearsed, undone without a trace");
 }
 
 /// Power is lost in stage 2 before the first write: the old system boots, and says what it knows.
@@ -277,6 +298,7 @@ fn a_power_cut_after_arming_goes_on_with_stage_2() {
 fn a_power_cut_in_stage_2_before_the_first_write_comes_back() {
     let cfg = Migratecfg::new(&OsImage::get());
     let mut scene = Scene::set("cut-in-stage-2", &cfg);
+    let row = scene.row(USUAL, &OsImage::get());
     scene.run(&format!("{RUN} -r 3"), 0);
     scene.vm.wait_reboot();
     scene.vm.wait_for("secure");
@@ -285,6 +307,7 @@ fn a_power_cut_in_stage_2_before_the_first_write_comes_back() {
     let status = scene.run("./balena-migrate status", 0);
     assert!(status.contains("power was lost"), "status: {status}");
     scene.undo_leaves_the_old_system();
+    row.add("power cut before the first write: the old system, undone without a trace");
 }
 
 /// The initramfs is gone when GRUB looks for it: nobody is there to choose from a menu, so GRUB has
@@ -293,6 +316,7 @@ fn a_power_cut_in_stage_2_before_the_first_write_comes_back() {
 fn an_initramfs_that_vanished_brings_the_old_system_back() {
     let cfg = Migratecfg::new(&OsImage::get());
     let mut scene = Scene::set("no-initramfs", &cfg);
+    let row = scene.row(USUAL, &OsImage::get());
     scene.run(RUN, 0);
     scene.vm.must("rm /boot/balena-migrate.img && sync");
     scene.vm.begin_on_console("systemctl reboot");
@@ -306,6 +330,7 @@ fn an_initramfs_that_vanished_brings_the_old_system_back() {
         "status does not tell: {status}"
     );
     scene.undo_leaves_the_old_system();
+    row.add("no initramfs: the old system, undone without a trace");
 }
 
 /// `undo` after arming leaves the tree as it was, and the next boot is an ordinary one.
@@ -331,12 +356,14 @@ fn undo_after_arming_leaves_the_tree_as_it_was() {
 #[test]
 fn a_power_cut_after_an_undo_boots_the_old_system() {
     let mut scene = Scene::set("cut-after-undo", &Migratecfg::new(&OsImage::get()));
+    let row = scene.row(USUAL, &OsImage::get());
     scene.run(RUN, 0);
     scene.run("./balena-migrate undo", 0);
     let mut scene = scene.cut_and_boot();
     let console = scene.vm.console();
     assert!(!console.contains("balena-migrate, stage 2"), "{console}");
     scene.undo_leaves_the_old_system();
+    row.add("power cut after an undo: the old system");
 }
 
 /// A signal in the middle of stage 1 takes back what was done until then.

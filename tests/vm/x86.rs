@@ -82,22 +82,6 @@ impl Case {
         NewSystem::of(facts)
     }
 
-    fn row(&self, outcome: &str, since: Instant) {
-        Row {
-            machine: self.machine.to_owned(),
-            firmware: match self.board.firmware {
-                Firmware::Bios => "BIOS",
-                Firmware::Uefi => "UEFI",
-            }
-            .to_owned(),
-            root: self.guest.root.in_words().to_owned(),
-            image: self.image.slug().to_owned(),
-            outcome: outcome.to_owned(),
-            took: since.elapsed(),
-        }
-        .add();
-    }
-
     #[track_caller]
     fn migrates(self) {
         self.migrates_with(|machine| machine, |_| PLACE.to_owned());
@@ -112,15 +96,17 @@ impl Case {
         prepare: impl FnOnce(&mut Vm) -> String,
     ) {
         let cfg = Migratecfg::new(&self.image);
-        let machine = build(self.machine());
-        let start = Instant::now();
-        let mut vm = self.up(machine, &cfg);
+        let (mut vm, row) = self.up(build(self.machine()), &cfg);
         let folder = prepare(&mut vm);
+        // Before the road of no return: what arms it can be taken back.
+        let before = vm.must(OLD_TREE);
+        vm.must(&format!("cd {folder} && {RUN}"));
+        undo_leaves_nothing(&mut vm, &folder, &before);
         vm.must(&format!("cd {folder} && {RUN} -r 3"));
         vm.wait_for("balena-migrate, stage 2");
         let (_, outcome) = vm.outcome(&self.facts(&cfg), true);
         assert_eq!(outcome, Outcome::ResumedToTheEnd);
-        self.row("migrated", start);
+        row.add("armed, undone without a trace; migrated");
     }
 
     /// The firmware starts stage 2 by `entry`, or as it has started the old system, and then the entry of
@@ -128,14 +114,13 @@ impl Case {
     #[track_caller]
     fn migrates_by_firmware(self, entry: Option<&str>) {
         let cfg = Migratecfg::new(&self.image);
-        let vm = self.up(self.machine(), &cfg);
-        self.migrates_by_firmware_on(vm, &cfg, entry);
+        let (vm, row) = self.up(self.machine(), &cfg);
+        self.migrates_by_firmware_on(vm, row, &cfg, entry);
     }
 
     /// The same of a machine that is up.
     #[track_caller]
-    fn migrates_by_firmware_on(self, mut vm: Vm, cfg: &Migratecfg, entry: Option<&str>) {
-        let start = Instant::now();
+    fn migrates_by_firmware_on(self, mut vm: Vm, row: Row, cfg: &Migratecfg, entry: Option<&str>) {
         let old = vm.wait_for(STARTS);
         vm.must(&format!("cd {PLACE} && {RUN} -r 3"));
         let line = vm.wait_for(STARTS);
@@ -148,38 +133,23 @@ impl Case {
         assert!(line.contains("\"resinOS\""), "{line}");
         let (_, outcome) = vm.outcome(&self.facts(cfg), true);
         assert_eq!(outcome, Outcome::ResumedToTheEnd);
-        self.row("migrated", start);
+        row.add("migrated");
     }
 
     /// Stage 1 says each of `codes` and nothing else that is an error, and changes nothing.
     #[track_caller]
     fn stage_1_refuses(self, codes: &[&str]) {
         let cfg = Migratecfg::new(&self.image);
-        let machine = self.machine();
-        let start = Instant::now();
-        let mut vm = self.up(machine, &cfg);
-        let before = vm.must(OLD_TREE);
-        let said = vm.agent(&format!("cd {PLACE} && {RUN}"));
-        assert_eq!(said.code, 3, "{}", said.text);
-        let errors: Vec<&str> = said
-            .text
-            .lines()
-            .filter_map(|line| line.strip_prefix("error[")?.split_once(']'))
-            .map(|(code, _)| code)
-            .collect();
-        assert_eq!(errors, codes, "{}", said.text);
-        assert_same_tree(&before, &vm.must(OLD_TREE));
-        vm.must("test ! -e /var/lib/balena-migrate");
-        self.row(&format!("refused: {}", codes.join(", ")), start);
+        let (mut vm, row) = self.up(self.machine(), &cfg);
+        is_refused(&mut vm, codes);
+        row.add(&format!("refused: {}", codes.join(", ")));
     }
 
     /// A rehearsal comes back, tells of it, and an undo leaves nothing.
     #[track_caller]
     fn comes_back(self) {
         let cfg = Migratecfg::new(&self.image);
-        let machine = self.machine();
-        let start = Instant::now();
-        let mut vm = self.up(machine, &cfg);
+        let (mut vm, row) = self.up(self.machine(), &cfg);
         let before = vm.must(OLD_TREE);
         vm.must(&format!("cd {PLACE} && {RUN} --pretend -r 3"));
         vm.wait_reboot();
@@ -188,19 +158,23 @@ impl Case {
         vm.wait_agent();
         let status = vm.must(&format!("cd {PLACE} && ./balena-migrate status"));
         assert!(status.contains("rehearsal succeeded"), "status: {status}");
-        vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
+        undo_leaves_nothing(&mut vm, PLACE, &before);
         vm.must(&format!("test -s {PLACE}/balena-migrate-stage2.log"));
-        assert_same_tree(&before, &vm.must(OLD_TREE));
-        let left = vm.must("find / -xdev -name '*balena-migrate*' -not -path '/root/*' -not -path '/proc/*'; find /boot -name '*balena*'");
-        assert_eq!(left, "", "an undo has left something");
-        self.row("rehearsed, undone", start);
+        row.add("rehearsed, came back, undone without a trace");
     }
 
     /// The machine with the folder on it, and what it says of itself among the logs.
     #[track_caller]
-    fn up(&self, machine: Machine, cfg: &Migratecfg) -> Vm {
+    fn up(&self, machine: Machine, cfg: &Migratecfg) -> (Vm, Row) {
+        let since = Instant::now();
         let mut vm = machine.start();
         vm.wait_agent();
+        let firmware = match self.board.firmware {
+            Firmware::Bios => "BIOS",
+            Firmware::Uefi => "UEFI",
+        };
+        let (root, image) = (self.guest.root, self.image.slug());
+        let row = Row::of(&mut vm, self.machine, firmware, root, image, since);
         cfg.send_to(&mut vm);
         let facts = vm.must(&format!("cd {PLACE} && ./balena-migrate facts"));
         let path = cache::subdir("logs").join(format!("{}-facts.json", self.name));
@@ -209,8 +183,37 @@ impl Case {
         let path = cache::subdir("logs").join(format!("{}-plan.txt", self.name));
         std::fs::write(path, plan.text).expect("keeping the plan");
         vm.must("sync");
-        vm
+        (vm, row)
     }
+}
+
+/// Stage 1 says each of `codes` and nothing else that is an error, and changes nothing.
+#[track_caller]
+fn is_refused(vm: &mut Vm, codes: &[&str]) {
+    let before = vm.must(OLD_TREE);
+    let said = vm.agent(&format!("cd {PLACE} && {RUN}"));
+    assert_eq!(said.code, 3, "{}", said.text);
+    let errors: Vec<&str> = said
+        .text
+        .lines()
+        .filter_map(|line| line.strip_prefix("error[")?.split_once(']'))
+        .map(|(code, _)| code)
+        .collect();
+    assert_eq!(errors, codes, "{}", said.text);
+    assert_same_tree(&before, &vm.must(OLD_TREE));
+    vm.must("test ! -e /var/lib/balena-migrate");
+}
+
+/// An undo by the program in `folder` leaves the old system as it was.
+#[track_caller]
+fn undo_leaves_nothing(vm: &mut Vm, folder: &str, before: &str) {
+    vm.must(&format!("cd {folder} && ./balena-migrate undo"));
+    assert_same_tree(before, &vm.must(OLD_TREE));
+    let left = vm.must(
+        "find / -xdev -name '*balena-migrate*' -not -path '/root/*' -not -path '/proc/*'; \
+         find /boot -name '*balena*'",
+    );
+    assert_eq!(left, "", "an undo has left something");
 }
 
 const BIOS: Board = Board {
@@ -347,6 +350,20 @@ fn an_encrypted_root_with_the_image_on_a_stick() {
     case.migrates_with(|machine| machine, copy_to_a_stick);
 }
 
+/// Stage 2 comes back from machines whose / it can't mount, with word of it on /boot.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_rehearsal_on_a_thin_volume() {
+    Case::standard("thin-rehearsal", "Debian 12", Root::Thin, BIOS).comes_back();
+}
+
+/// The same where it has no key.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_rehearsal_on_an_encrypted_root() {
+    encrypted("crypt-rehearsal", "Debian 12").comes_back();
+}
+
 /// GRUB can't clear its one-shot in a logical volume.
 #[test]
 #[ignore = "long: a machine of its own"]
@@ -391,8 +408,7 @@ fn a_rehearsal_on_xfs() {
 fn power_cuts_on_xfs() {
     let case = Case::standard("xfs-cuts", "Debian 12", Root::Xfs, BIOS);
     let cfg = Migratecfg::new(&case.image);
-    let start = Instant::now();
-    let mut vm = case.up(case.machine(), &cfg);
+    let (mut vm, row) = case.up(case.machine(), &cfg);
     let before = vm.must(OLD_TREE);
     let status = format!("cd {PLACE} && ./balena-migrate status");
     let undo = format!("cd {PLACE} && ./balena-migrate undo");
@@ -418,7 +434,7 @@ fn power_cuts_on_xfs() {
     vm.must(&undo);
     let mut vm = boots_the_old_system(vm);
     assert_same_tree(&before, &vm.must(OLD_TREE));
-    case.row("power cuts: the old system, or stage 2 as armed", start);
+    row.add("power cuts: the old system, or stage 2 as armed");
 }
 
 /// Takes the power away and gives it back: the machine goes to the old system at once.
@@ -492,9 +508,9 @@ fn boot_next_beside_a_grub_that_starts_nothing_once() {
     let case = Case::standard("boot-next", "Debian 12, BootNext", Root::Ext4, Board::UEFI);
     let case = case.image(OsImage::gpt());
     let cfg = Migratecfg::new(&case.image);
-    let mut vm = case.up(case.machine(), &cfg);
+    let (mut vm, row) = case.up(case.machine(), &cfg);
     vm.must(FORGET_NEXT_ENTRY);
-    case.migrates_by_firmware_on(vm, &cfg, Some("balena-migrate"));
+    case.migrates_by_firmware_on(vm, row, &cfg, Some("balena-migrate"));
 }
 
 /// GRUB can't clear its one-shot on btrfs.
@@ -523,13 +539,28 @@ fn boot_next_beside_a_logical_volume() {
     case.migrates_by_firmware(Some("balena-migrate"));
 }
 
+/// It comes back there, with word of it on / or on the EFI system partition.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_rehearsal_by_boot_next_on_btrfs() {
+    let name = "Debian 12, BootNext";
+    Case::standard("uefi-btrfs-rehearsal", name, Root::Btrfs, Board::UEFI).comes_back();
+}
+
+/// The same in a logical volume with /boot in it.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_rehearsal_by_boot_next_in_a_logical_volume() {
+    let name = "Debian 12, BootNext";
+    Case::standard("uefi-lvm-all-rehearsal", name, Root::LvmAll, Board::UEFI).comes_back();
+}
+
 /// Armed and undone, and after a rehearsal: the variables are as they were.
 #[test]
 fn boot_next_leaves_no_variables() {
-    let start = Instant::now();
     let case = Case::standard("uefi-undo", "Debian 12, BootNext", Root::Ext4, Board::UEFI);
     let cfg = Migratecfg::new(&case.image);
-    let mut vm = case.up(case.machine(), &cfg);
+    let (mut vm, row) = case.up(case.machine(), &cfg);
     vm.must(FORGET_NEXT_ENTRY);
     let tree = vm.must(OLD_TREE);
     let variables = vm.must(BOOT_VARIABLES);
@@ -561,7 +592,7 @@ fn boot_next_leaves_no_variables() {
         "an undo has left something"
     );
     assert_same_tree(&tree, &vm.must(OLD_TREE));
-    case.row("rehearsed, undone", start);
+    row.add("rehearsed, came back, undone without a trace");
 }
 
 /// systemd-boot in the place of GRUB, whose files are still there.
@@ -576,7 +607,7 @@ fn systemd_boot() {
         Board::UEFI,
     );
     let cfg = Migratecfg::new(&case.image);
-    let mut vm = case.up(case.machine(), &cfg);
+    let (mut vm, row) = case.up(case.machine(), &cfg);
     let folder = tempfile::tempdir().expect("making a directory");
     let to = folder.path().join("systemd-bootx64.efi");
     std::fs::copy(PROGRAM, to).expect("copying systemd-boot (util/test installs what is needed)");
@@ -604,7 +635,7 @@ fn systemd_boot() {
     vm.must(&format!("lsattr {ONE_SHOT} | grep -e '^-*i'"));
     vm.must(&format!("cd {PLACE} && ./balena-migrate undo"));
     vm.must(&format!("! ls {ONE_SHOT} /boot/efi/EFI/balena-migrate"));
-    case.migrates_by_firmware_on(vm, &cfg, None);
+    case.migrates_by_firmware_on(vm, row, &cfg, None);
 }
 
 /// What UEFI firmware can't be left without, a BIOS can't start.
@@ -614,4 +645,100 @@ fn an_image_for_uefi_on_a_bios() {
     Case::standard("gpt-on-bios", "Debian 12", Root::Ext4, BIOS)
         .image(OsImage::gpt())
         .stage_1_refuses(&["image-firmware"]);
+}
+
+/// Where GRUB does not source custom.cfg its entry is in grub.cfg, which comes back byte by byte: what people
+/// have changed in it too.
+#[test]
+#[ignore = "long: two boots beside the usual ones"]
+fn an_entry_in_grub_cfg_leaves_nothing() {
+    const CFG: &str = "/boot/grub/grub.cfg";
+    let name = "Debian 12, without 41_custom";
+    let case = Case::standard("grub-cfg", name, Root::Ext4, BIOS);
+    let cfg = Migratecfg::new(&case.image);
+    let (mut vm, row) = case.up(case.machine(), &cfg);
+    vm.must(&format!(
+        "chmod -x /etc/grub.d/41_custom && update-grub && ! grep -q custom.cfg {CFG} && \
+         printf '# by hand' >> {CFG} && sync"
+    ));
+    let before = vm.must(OLD_TREE);
+    vm.must(&format!("cd {PLACE} && {RUN}"));
+    vm.must(&format!("grep -q 'BEGIN balena-migrate' {CFG}"));
+    undo_leaves_nothing(&mut vm, PLACE, &before);
+    let sum = vm.must(&format!("sha256sum {CFG} && stat -c '%a %u %g' {CFG}"));
+    vm.must(&format!("cd {PLACE} && {RUN} --pretend -r 3"));
+    vm.wait_reboot();
+    vm.wait_for("balena-migrate, stage 2");
+    vm.wait_reboot();
+    vm.wait_agent();
+    let now = vm.must(&format!("sha256sum {CFG} && stat -c '%a %u %g' {CFG}"));
+    assert_eq!(now, sum, "stage 2 has left something");
+    undo_leaves_nothing(&mut vm, PLACE, &before);
+    row.add("armed, undone; rehearsed, came back, undone without a trace");
+}
+
+/// What a BIOS may go on to start on another disk would look for the old system: GRUB in the first sector, alone or
+/// beside another one, and /boot.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn a_bios_that_may_start_another_disk() {
+    let guest = Guest {
+        tree: Tree::Standard,
+        root: Root::Mbr,
+    };
+    let case = Case {
+        guest,
+        ..Case::standard(
+            "boot-disk",
+            "Debian 12, a second disk with GRUB",
+            Root::Mbr,
+            BIOS,
+        )
+    };
+    let cfg = Migratecfg::new(&case.image);
+    let (mut vm, row) = case.up(case.machine().with_new_disk(400), &cfg);
+    let plan = format!("cd {PLACE} && ./balena-migrate plan");
+    vm.must("echo ',' | sfdisk -q /dev/vdb && udevadm settle");
+    // A disk that was only partitioned is none that starts.
+    vm.must(&plan);
+    vm.must("dd if=/dev/vda of=/dev/vdb bs=440 count=1 conv=notrunc && sync");
+    is_refused(&mut vm, &["boot-disk"]);
+    vm.must("dd if=/dev/zero of=/dev/vda bs=440 count=1 conv=notrunc && sync");
+    is_refused(&mut vm, &["boot-disk"]);
+    vm.must("dd if=/dev/vdb of=/dev/vda bs=440 count=1 conv=notrunc && sync");
+    vm.must("dd if=/dev/zero of=/dev/vdb bs=440 count=1 conv=notrunc && sync");
+    vm.must(&plan);
+    vm.must(
+        "mkfs.ext4 -q -F /dev/vdb1 && mount /dev/vdb1 /mnt && cp -a /boot/. /mnt/ && umount /mnt && \
+         mount /dev/vdb1 /boot",
+    );
+    is_refused(&mut vm, &["boot-disk"]);
+    row.add("refused: boot-disk");
+}
+
+/// An array can stay, where a third disk is overwritten: what stage 2 needs is on a stick and on the EFI system
+/// partition.
+#[test]
+#[ignore = "long: a machine of its own"]
+fn an_array_beside_a_third_disk() {
+    let name = "Debian 12, BootNext, to a third disk, image on a stick";
+    let case = Case::standard("uefi-raid1", name, Root::Raid1, Board::UEFI);
+    let cfg = Migratecfg::new(&case.image).setting("FLASH_TO", "/dev/vdc");
+    let machine = case.machine().with_new_disk(1536);
+    let (mut vm, row) = case.up(machine, &cfg);
+    // The bench copies one half to the other, with all that has names.
+    vm.must(
+        "umount /boot/efi && mkfs.vfat -F 32 -i 0BADC0DE /dev/vdb2 && mount /dev/vda2 /boot/efi && \
+         sfdisk -q --no-reread --no-tell-kernel --part-uuid /dev/vdb 2 \
+           $(cat /proc/sys/kernel/random/uuid) && sync",
+    );
+    let before = vm.must(OLD_TREE);
+    let folder = copy_to_a_stick(&mut vm);
+    vm.must(&format!("cd {folder} && {RUN}"));
+    undo_leaves_nothing(&mut vm, &folder, &before);
+    vm.must(&format!("cd {folder} && {RUN} -r 3"));
+    vm.wait_for("balena-migrate, stage 2");
+    let (_, outcome) = vm.outcome(&case.facts(&cfg), true);
+    assert_eq!(outcome, Outcome::ResumedToTheEnd);
+    row.add("armed, undone without a trace; migrated, the old system kept");
 }

@@ -1,36 +1,61 @@
-//! The table of machines and what became of them: one line a scenario that ran, for `util/test
-//! --all-vms` and the README.
+//! The table of machines and what became of them: one line a scenario that ran. `util/matrix` prints it,
+//! and `util/test --all-vms` puts it into the README.
 
 use std::fs::File;
 use std::io::Write;
-use std::time::Duration;
+use std::time::Instant;
 
+use super::Vm;
 use super::cache;
+use super::guest::Root;
 
-/// A line of the table.
+/// The version of the GRUB that is installed in a guest; nothing where there is none.
+const GRUB_VERSION: &str = "grub-mkimage --version 2> /dev/null | sed 's/.* //; s/-.*//'; true";
+
+/// A line of the table, as far as it is known before its end.
 pub struct Row {
-    pub machine: String,
-    pub firmware: String,
-    pub root: String,
-    pub image: String,
-    pub outcome: String,
-    pub took: Duration,
+    /// What it is, from its table to its image.
+    columns: Vec<String>,
+    /// When it was switched on.
+    since: Instant,
 }
 
 impl Row {
-    /// Adds it to `matrix.tsv` among the logs.
-    pub fn add(&self) {
-        let path = cache::subdir("logs").join("matrix.tsv");
-        let Row {
+    /// Of a machine that was switched on at `since` and is up, with the old system in it.
+    pub fn of(
+        vm: &mut Vm,
+        machine: &str,
+        firmware: &str,
+        root: Root,
+        image: &str,
+        since: Instant,
+    ) -> Row {
+        let table = match root {
+            Root::Card => "boards",
+            _ => "machines",
+        };
+        let kernel = vm.must("uname -r");
+        let grub = vm.must(GRUB_VERSION);
+        let columns = [
+            table,
             machine,
+            kernel.trim(),
+            grub.trim(),
             firmware,
-            root,
+            root.in_words(),
             image,
-            outcome,
-            took,
-        } = self;
-        let seconds = took.as_secs();
-        let line = format!("{machine}\t{firmware}\t{root}\t{image}\t{outcome}\t{seconds}\n");
+        ];
+        Row {
+            columns: columns.map(str::to_owned).to_vec(),
+            since,
+        }
+    }
+
+    /// Adds it to `matrix.tsv` among the logs.
+    pub fn add(self, outcome: &str) {
+        let path = cache::subdir("logs").join("matrix.tsv");
+        let seconds = self.since.elapsed().as_secs();
+        let line = format!("{}\t{outcome}\t{seconds}\n", self.columns.join("\t"));
         eprintln!("bench: {}", line.trim_end().replace('\t', " | "));
         File::options()
             .create(true)
