@@ -221,6 +221,7 @@ mod tests {
         let header = &mut head[512..512 + 92];
         header[..16].copy_from_slice(b"EFI PART\0\0\x01\0\x5c\0\0\0");
         header[24] = 1;
+        header[40] = 34;
         header[72..80].copy_from_slice(&lba.to_le_bytes());
         header[80..84].copy_from_slice(&count.to_le_bytes());
         header[84..88].copy_from_slice(&size.to_le_bytes());
